@@ -1,0 +1,83 @@
+/**
+ * Reverse-mode differentiation of a segment: walks its ops from last to first and lets each append its own gradient.
+ * @module
+ */
+
+import type { Graph, Op, OpDefinition, Tensor } from "./graph.ts";
+
+/** What an op's gradient rule works with. */
+export interface Backward {
+  readonly graph: Graph;
+  /** The finished gradient of an output, or undefined where nothing depends on it. */
+  gradientOf(tensor: Tensor): Tensor | undefined;
+  /** True if a gradient of `tensor` is wanted: it is a parameter, or depends on one. */
+  needs(tensor: Tensor): boolean;
+  /** The persistent gradient into which contributions to `parameter` are accumulated (`outputs: [accumulator]`). */
+  accumulator(parameter: Tensor): Tensor;
+  /**
+   * The sum of the contributions that `tensor` has so far, taken away so that a rule can fold it into the kernel
+   * that makes its own (and then `give`s the result).
+   */
+  take(tensor: Tensor): Tensor | undefined;
+  /** Adds a contribution to the gradient of `tensor`. The tensor given is not written afterwards. */
+  give(tensor: Tensor, gradient: Tensor): void;
+  /** `graph.add`. */
+  add<A>(
+    definition: OpDefinition<A>,
+    inputs: readonly Tensor[],
+    attributes: A,
+    options?: { name?: string; outputs?: readonly (Tensor | undefined)[] },
+  ): Tensor[];
+}
+
+/**
+ * Appends the backward ops of everything in the segment under construction.
+ *
+ * @param seeds gradients of the results: what starts the walk
+ * @param accumulators gradient tensor of each parameter that is trained
+ * @param sum appends an op that adds two gradients (graph/ knows no kernels)
+ * @param wanted inputs whose gradients are asked for besides
+ * @returns the gradients of `wanted`, by tensor
+ */
+export function backward(
+  graph: Graph,
+  seeds: ReadonlyMap<Tensor, Tensor>,
+  accumulators: ReadonlyMap<Tensor, Tensor>,
+  sum: (graph: Graph, a: Tensor, b: Tensor) => Tensor,
+  wanted: readonly Tensor[] = [],
+): Map<Tensor, Tensor> {
+  const ops: Op[] = [...graph.current];
+  const needed = new Set<Tensor>([...accumulators.keys(), ...wanted]);
+  for (const op of ops) {
+    if (op.definition.gradient && op.inputs.some((input) => needed.has(input))) {
+      for (const output of op.outputs) needed.add(output);
+    }
+  }
+  const sums = new Map<Tensor, Tensor>(seeds);
+  const context: Backward = {
+    graph,
+    gradientOf: (tensor) => sums.get(tensor),
+    needs: (tensor) => needed.has(tensor),
+    accumulator: (parameter) => {
+      const gradient = accumulators.get(parameter);
+      if (!gradient) throw new Error(`Parameter ${parameter.name} has no gradient tensor`);
+      return gradient;
+    },
+    take: (tensor) => {
+      const before = sums.get(tensor);
+      sums.delete(tensor);
+      return before;
+    },
+    give: (tensor, gradient) => {
+      const before = sums.get(tensor);
+      sums.set(tensor, before ? sum(graph, before, gradient) : gradient);
+    },
+    add: (definition, inputs, attributes, options) => graph.add(definition, inputs, attributes, options),
+  };
+  for (const op of ops.reverse()) {
+    if (op.definition.gradient && op.outputs.some((output) => sums.has(output) && needed.has(output))) {
+      op.definition.gradient(context, op);
+    }
+  }
+  return new Map(wanted.filter((tensor) => sums.has(tensor)).map((tensor) => [tensor, sums.get(tensor)!]));
+}

@@ -1,0 +1,95 @@
+/**
+ * What a lowered op consists of: kernels, windows of tensors, scalars and a grid.
+ * @module
+ */
+
+import { rowCount, rowSize, type Tensor } from "./graph.ts";
+import type { Capabilities } from "../gpu/capabilities.ts";
+
+/** WGSL text with its origin. Equal text is compiled once. */
+export interface Kernel {
+  /** File that the text comes from, e.g. `kernels/layernorm.wgsl`. */
+  readonly file: string;
+  /** The constants filled in, e.g. `LANES=1`; with `file` it identifies the kernel in messages. */
+  readonly variant: string;
+  /** Complete WGSL; entry point `main`. */
+  readonly code: string;
+}
+
+/** A contiguous run of elements of a tensor, inside one buffer, bound as one `var<storage, read_write>`. */
+export interface Window {
+  readonly tensor: Tensor;
+  /** First element; its byte offset from the tensor's start is a multiple of 256. */
+  readonly start: number;
+  /** Elements. */
+  readonly length: number;
+}
+
+/** One `dispatchWorkgroups`. Windows are bindings 1, 2, …; binding 0 is the uniform block. */
+export interface Dispatch {
+  readonly kernel: Kernel;
+  readonly windows: readonly Window[];
+  /**
+   * The uniform block behind its first three words, which hold the origin (x, y, z) that a kernel adds to
+   * `workgroup_id`: it lets the program cut a grid that is too large or takes too long. Floats go through `float`.
+   */
+  readonly uniforms: readonly number[];
+  /** Grid in workgroups. */
+  readonly workgroups: readonly [number, number, number];
+  /** Floating-point operations, for profiles and for the first guess of the time it takes. */
+  readonly flops: number;
+  /** Bytes read and written once each. */
+  readonly bytes: number;
+}
+
+/** What lowering may know: the device, and where tensors are cut. */
+export interface Target {
+  readonly capabilities: Capabilities;
+  /** Row indices at which `tensor` is cut: `[0, …, rowCount]`. */
+  cuts(tensor: Tensor): readonly number[];
+}
+
+/** Makes a kernel from WGSL text, replacing each `{{NAME}}`; a placeholder left over is a bug and throws. */
+export function kernel(file: string, text: string, constants: Record<string, string | number | boolean> = {}): Kernel {
+  const code = text.replaceAll(/\{\{(\w+)\}\}/g, (_, name: string) => {
+    if (!(name in constants)) throw new Error(`${file} has no value for {{${name}}}`);
+    return String(constants[name]);
+  });
+  const variant = Object.entries(constants)
+    .filter(([, value]) => String(value).length <= 24)
+    .map(([name, value]) => `${name}=${value}`).join(" ");
+  return { file, variant, code };
+}
+
+/** The bits of a 32-bit float, for `Dispatch.uniforms`. */
+export function float(value: number): number {
+  scratchFloat[0] = value;
+  return scratchBits[0];
+}
+const scratchFloat = new Float32Array(1);
+const scratchBits = new Uint32Array(scratchFloat.buffer);
+
+/** A run of rows. */
+export interface RowRange {
+  readonly start: number;
+  readonly count: number;
+}
+
+/** The coarsest ranges of rows such that none crosses a cut of any of `tensors`, which have equally many rows. */
+export function rowRanges(target: Target, tensors: readonly Tensor[]): RowRange[] {
+  const all = new Set<number>();
+  for (const tensor of tensors) for (const cut of target.cuts(tensor)) all.add(cut);
+  const cuts = [...all].sort((a, b) => a - b);
+  return cuts.slice(1).map((end, i) => ({ start: cuts[i], count: end - cuts[i] }));
+}
+
+/** The window of `tensor` that covers `range`, or all of it. */
+export function windowOf(tensor: Tensor, range: RowRange = { start: 0, count: rowCount(tensor) }): Window {
+  const size = rowSize(tensor);
+  return { tensor, start: range.start * size, length: range.count * size };
+}
+
+/** `ceil(a / b)`. */
+export function ceilDivide(a: number, b: number): number {
+  return Math.ceil(a / b);
+}
