@@ -3,32 +3,8 @@
  * @module
  */
 
-import type { Graph, Op, OpDefinition, Tensor } from "./graph.ts";
-
-/** What an op's gradient rule works with. */
-export interface Backward {
-  readonly graph: Graph;
-  /** The finished gradient of an output, or undefined where nothing depends on it. */
-  gradientOf(tensor: Tensor): Tensor | undefined;
-  /** True if a gradient of `tensor` is wanted: it is a parameter, or depends on one. */
-  needs(tensor: Tensor): boolean;
-  /** The persistent gradient into which contributions to `parameter` are accumulated (`outputs: [accumulator]`). */
-  accumulator(parameter: Tensor): Tensor;
-  /**
-   * The sum of the contributions that `tensor` has so far, taken away so that a rule can fold it into the kernel
-   * that makes its own (and then `give`s the result).
-   */
-  take(tensor: Tensor): Tensor | undefined;
-  /** Adds a contribution to the gradient of `tensor`. The tensor given is not written afterwards. */
-  give(tensor: Tensor, gradient: Tensor): void;
-  /** `graph.add`. */
-  add<A>(
-    definition: OpDefinition<A>,
-    inputs: readonly Tensor[],
-    attributes: A,
-    options?: { name?: string; outputs?: readonly (Tensor | undefined)[] },
-  ): Tensor[];
-}
+import type { Backward, Graph, Op } from "./graph.ts";
+import type { Tensor } from "./tensor.ts";
 
 /**
  * Appends the backward ops of everything in the segment under construction.

@@ -3,7 +3,7 @@
  * @module
  */
 
-import { rowCount, rowSize, type Tensor } from "./graph.ts";
+import { rowCount, rowSize, type Tensor } from "./tensor.ts";
 import type { Capabilities } from "../gpu/capabilities.ts";
 
 /** WGSL text with its origin. Equal text is compiled once. */

@@ -7,42 +7,7 @@
  */
 
 import type { Dispatch, Target } from "./dispatch.ts";
-import type { Backward } from "./backward.ts";
-
-/** Element type of a tensor; every one takes four bytes. */
-export type DataType = "f32" | "u32" | "i32";
-
-/**
- * What a tensor is for. `activation`s live from first write to last use inside one segment and share memory;
- * everything else is kept for the life of the program.
- */
-export type Role = "parameter" | "gradient" | "optimizer" | "input" | "constant" | "output" | "activation";
-
-/** What an op says of an output that it creates. */
-export interface TensorDescription {
-  /** Row-major extents; the last is contiguous. */
-  readonly shape: readonly number[];
-  /** Element type; f32 if left out. */
-  readonly dtype?: DataType;
-  /** A tensor too large for one binding is cut between rows at multiples of this; 64 if left out. */
-  readonly rowUnit?: number;
-}
-
-/** A symbolic tensor. */
-export interface Tensor {
-  /** Position in `Graph.tensors`. */
-  readonly id: number;
-  /** Unique within the graph. */
-  readonly name: string;
-  /** Row-major extents; the last is contiguous. */
-  readonly shape: readonly number[];
-  /** Element type. */
-  readonly dtype: DataType;
-  /** What it is for. */
-  readonly role: Role;
-  /** Rows come in multiples of this where a large tensor is cut. */
-  readonly rowUnit: number;
-}
+import { elementCount, type Role, type Tensor, type TensorDescription } from "./tensor.ts";
 
 /** One operation: a definition, what it reads and writes, and its constants. */
 export interface Op<Attributes = unknown> {
@@ -66,27 +31,37 @@ export interface OpDefinition<Attributes = unknown> {
   lower(op: Op<Attributes>, target: Target): Dispatch[];
 }
 
+/** What an op's gradient rule works with. */
+export interface Backward {
+  readonly graph: Graph;
+  /** The finished gradient of an output, or undefined where nothing depends on it. */
+  gradientOf(tensor: Tensor): Tensor | undefined;
+  /** True if a gradient of `tensor` is wanted: it is a parameter, or depends on one. */
+  needs(tensor: Tensor): boolean;
+  /** The persistent gradient into which contributions to `parameter` are accumulated (`outputs: [accumulator]`). */
+  accumulator(parameter: Tensor): Tensor;
+  /**
+   * The sum of the contributions that `tensor` has so far, taken away so that a rule can fold it into the kernel
+   * that makes its own (and then `give`s the result).
+   */
+  take(tensor: Tensor): Tensor | undefined;
+  /** Adds a contribution to the gradient of `tensor`. The tensor given is not written afterwards. */
+  give(tensor: Tensor, gradient: Tensor): void;
+  /** `graph.add`. */
+  add<A>(
+    definition: OpDefinition<A>,
+    inputs: readonly Tensor[],
+    attributes: A,
+    options?: { name?: string; outputs?: readonly (Tensor | undefined)[] },
+  ): Tensor[];
+}
+
 /** A group of tensors laid out one behind the other in as few buffers as can be, and addressed as one flat tensor. */
 export interface Bank {
   /** Flat view of all members, f32; its length is settled by the layout. */
   readonly tensor: Tensor;
   /** Members in order. Banks whose members have equal shapes have equal layouts. */
   readonly members: readonly Tensor[];
-}
-
-/** Number of elements. */
-export function elementCount(tensor: { readonly shape: readonly number[] }): number {
-  return tensor.shape.reduce((product, extent) => product * extent, 1);
-}
-
-/** Elements in one row: the last extent, or 1 for vectors and scalars. */
-export function rowSize(tensor: { readonly shape: readonly number[] }): number {
-  return tensor.shape.length > 1 ? tensor.shape[tensor.shape.length - 1] : 1;
-}
-
-/** Number of rows, `elementCount / rowSize`. */
-export function rowCount(tensor: { readonly shape: readonly number[] }): number {
-  return elementCount(tensor) / rowSize(tensor);
 }
 
 /** A graph under construction. */
