@@ -1,0 +1,210 @@
+/**
+ * One opened GPU: buffers, pipelines, transfers, and the errors that WebGPU keeps to itself.
+ *
+ * A device belongs to one thread: waiting for it blocks that thread until its queue has drained.
+ * @module
+ */
+
+import { MachineError } from "../errors.ts";
+import type { Capabilities } from "./capabilities.ts";
+
+/** WGSL to compile, with names for messages. */
+export interface ShaderSource {
+  /** File that the text comes from. */
+  readonly file: string;
+  /** Constants filled in. */
+  readonly variant: string;
+  /** WGSL with entry point `main`. */
+  readonly code: string;
+}
+
+/** Upload and read-back are cut into pieces of this size; larger ones made wgpu allocate staging memory without end. */
+export const transferBytes = 16 * 2 ** 20;
+
+/** An opened device. Make one with `openDevice`. */
+export class Device {
+  /** Buffers, pipelines and bind groups made so far; replay must not raise it. */
+  objectsCreated = 0;
+  readonly #pipelines = new Map<string, GPUComputePipeline>();
+  readonly #bindLayouts = new Map<number, GPUBindGroupLayout>();
+  readonly #pipelineLayouts = new Map<number, GPUPipelineLayout>();
+  readonly #smallStaging: GPUBuffer;
+  readonly #largeStaging: GPUBuffer;
+  #synchronous = false;
+  #failure: string | undefined;
+  #pending: Promise<unknown> = Promise.resolve();
+
+  /** @param gpu the WebGPU device @param capabilities what it was found to do */
+  constructor(readonly gpu: GPUDevice, public capabilities: Capabilities) {
+    gpu.addEventListener("uncapturederror", (event) => {
+      this.#failure ??= (event as GPUUncapturedErrorEvent).error.message;
+    });
+    gpu.lost.then((info) => {
+      if (info.reason !== "destroyed") this.#failure ??= `the device was lost (${info.message})`;
+    });
+    this.#smallStaging = this.#staging(64 * 1024);
+    this.#largeStaging = this.#staging(transferBytes);
+  }
+
+  #staging(size: number): GPUBuffer {
+    this.objectsCreated++;
+    return this.gpu.createBuffer({ size, usage: GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST });
+  }
+
+  /**
+   * Learns whether a mapping is finished when `mapAsync` returns, as it is in Deno 2.9 (it drains the queue inside the
+   * call) once a buffer has been mapped in the ordinary way; otherwise every read-back awaits.
+   */
+  async prepareReadBack(): Promise<void> {
+    for (const staging of [this.#smallStaging, this.#largeStaging]) {
+      await staging.mapAsync(GPUMapMode.READ);
+      staging.getMappedRange(0, 8);
+      staging.unmap();
+    }
+    const probe = this.createBuffer(256);
+    const expected = new Uint32Array([0x4d757374, 0x65722121]);
+    this.gpu.queue.writeBuffer(probe, 0, expected);
+    this.#synchronous = true;
+    const found = new Uint32Array(2);
+    try {
+      await this.readBack(probe, 0, found);
+      this.#synchronous = found[0] === expected[0] && found[1] === expected[1];
+    } catch {
+      this.#synchronous = false;
+    }
+    probe.destroy();
+  }
+
+  /** Throws `MachineError` if the device reported an error or was lost since it was opened. */
+  check(): void {
+    if (this.#failure !== undefined) {
+      throw new MachineError(`The GPU ${this.capabilities.name} failed: ${this.#failure}`);
+    }
+  }
+
+  /** A zeroed buffer for tensors. */
+  createBuffer(size: number, usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST) {
+    this.objectsCreated++;
+    return this.gpu.createBuffer({ size, usage });
+  }
+
+  /**
+   * Creates buffers of these sizes, or returns undefined if the device has no room for them.
+   * Some drivers refuse large buffers although there is memory, so a caller may try again with smaller ones.
+   */
+  async createBuffers(sizes: readonly number[]): Promise<GPUBuffer[] | undefined> {
+    this.gpu.pushErrorScope("out-of-memory");
+    const buffers = sizes.map((size) => this.createBuffer(size));
+    if (!(await this.gpu.popErrorScope())) return buffers;
+    for (const buffer of buffers) buffer.destroy();
+    return undefined;
+  }
+
+  /** Binding 0 is a uniform block of `uniformBytes`, bindings 1 to `storage` are read-write storage. */
+  bindGroupLayout(storage: number): GPUBindGroupLayout {
+    let layout = this.#bindLayouts.get(storage);
+    if (!layout) {
+      const entries = Array.from({ length: storage + 1 }, (_, binding): GPUBindGroupLayoutEntry => ({
+        binding,
+        visibility: GPUShaderStage.COMPUTE,
+        buffer: { type: binding === 0 ? "uniform" : "storage" },
+      }));
+      layout = this.gpu.createBindGroupLayout({ entries });
+      this.#bindLayouts.set(storage, layout);
+      this.#pipelineLayouts.set(storage, this.gpu.createPipelineLayout({ bindGroupLayouts: [layout] }));
+    }
+    return layout;
+  }
+
+  /** The pipeline of a kernel with `storage` storage bindings; equal text is compiled once. Throws on bad WGSL. */
+  async pipeline(source: ShaderSource, storage: number): Promise<GPUComputePipeline> {
+    const key = `${storage}:${source.code}`;
+    const known = this.#pipelines.get(key);
+    if (known) return known;
+    this.bindGroupLayout(storage);
+    this.gpu.pushErrorScope("validation");
+    const module = this.gpu.createShaderModule({ code: source.code });
+    const pipeline = this.gpu.createComputePipeline({
+      layout: this.#pipelineLayouts.get(storage)!,
+      compute: { module, entryPoint: "main" },
+    });
+    const error = await this.gpu.popErrorScope();
+    if (error) {
+      const [first] = (await module.getCompilationInfo()).messages;
+      const place = first ? `:${first.lineNum}:${first.linePos}` : "";
+      const variant = source.variant ? ` (${source.variant})` : "";
+      throw new MachineError(
+        `Cannot compile ${source.file}${place}${variant} on ${this.capabilities.name}: ${
+          first?.message ?? error.message
+        }`,
+      );
+    }
+    this.objectsCreated++;
+    this.#pipelines.set(key, pipeline);
+    return pipeline;
+  }
+
+  /** Uploads `data` to `buffer` at byte `offset`; ordered before whatever is submitted next. */
+  write(buffer: GPUBuffer, offset: number, data: ArrayBufferView<ArrayBufferLike>): void {
+    const { queue } = this.gpu;
+    if (data.byteLength <= transferBytes) {
+      queue.writeBuffer(buffer, offset, data as BufferSource);
+      return;
+    }
+    for (let done = 0; done < data.byteLength; done += transferBytes) {
+      const bytes = Math.min(transferBytes, data.byteLength - done);
+      queue.writeBuffer(
+        buffer,
+        offset + done,
+        new Uint8Array(data.buffer, data.byteOffset + done, bytes) as BufferSource,
+      );
+      // Staging memory of an upload is freed only after a submit.
+      queue.submit([]);
+      queue.onSubmittedWorkDone();
+    }
+  }
+
+  /**
+   * Copies bytes of `buffer` from `offset` into `target`, waiting for all submitted work. Finished when the call
+   * returns (the promise is there for runtimes whose mapping takes a turn of the event loop). Multiples of 4 bytes.
+   */
+  async readBack(buffer: GPUBuffer, offset: number, target: ArrayBufferView<ArrayBufferLike>): Promise<void> {
+    const bytes = new Uint8Array(target.buffer, target.byteOffset, target.byteLength);
+    const staging = bytes.byteLength <= this.#smallStaging.size ? this.#smallStaging : this.#largeStaging;
+    for (let done = 0; done < bytes.byteLength; done += staging.size) {
+      const size = Math.min(staging.size, bytes.byteLength - done);
+      const encoder = this.gpu.createCommandEncoder();
+      encoder.copyBufferToBuffer(buffer, offset + done, staging, 0, size);
+      this.gpu.queue.submit([encoder.finish()]);
+      const mapping = staging.mapAsync(GPUMapMode.READ, 0, size);
+      if (this.#synchronous) {
+        mapping.catch(() => {});
+        this.#pending = mapping;
+      } else await mapping;
+      bytes.set(new Uint8Array(staging.getMappedRange(0, size)), done);
+      staging.unmap();
+    }
+    this.check();
+  }
+
+  /** Waits until all submitted work is done. Blocks the thread. */
+  drain(): void {
+    this.#pending = this.gpu.queue.onSubmittedWorkDone();
+  }
+
+  /** Lets the event loop finish what un-awaited mappings left behind; long loops call it now and then. */
+  async settle(): Promise<void> {
+    await this.#pending.catch(() => {});
+    await new Promise((resolve) => setTimeout(resolve, 0));
+  }
+
+  /** Ends the device and frees its memory. */
+  async destroy(): Promise<void> {
+    this.drain();
+    await this.settle();
+    this.#smallStaging.destroy();
+    this.#largeStaging.destroy();
+    this.gpu.destroy();
+    await this.gpu.lost;
+  }
+}

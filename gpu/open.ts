@@ -1,0 +1,99 @@
+/**
+ * Opening the GPU: the adapter, the features and limits that are really granted, and short probes of what it does.
+ * @module
+ */
+
+import { MachineError } from "../errors.ts";
+import type { Capabilities } from "./capabilities.ts";
+import { Device } from "./device.ts";
+import { measureFlops, measureSubgroupSize } from "./probe.ts";
+
+/** How to open a device. */
+export interface OpenOptions {
+  /** Ask for the `subgroups` feature (default true; `MUSTER_SUBGROUPS=off` turns it off for drivers that lie). */
+  readonly subgroups?: boolean;
+  /** Size of the largest buffer, in bytes (default 128 MiB: several drivers refuse or mishandle larger ones). */
+  readonly chunkBytes?: number;
+}
+
+/** Limits that are raised to what the adapter has; all else stays at WebGPU's minimum. */
+const raisedLimits = [
+  "maxStorageBufferBindingSize",
+  "maxBufferSize",
+  "maxComputeWorkgroupStorageSize",
+  "maxComputeInvocationsPerWorkgroup",
+  "maxComputeWorkgroupSizeX",
+] as const;
+
+/** Software drivers, by the names their adapters bear. */
+const softwareNames = /llvmpipe|lavapipe|softpipe|swiftshader|basic render|warp/i;
+
+/** The name by which an adapter is shown. */
+export function adapterName(info: GPUAdapterInfo): string {
+  return info.description || info.device || info.vendor || "unnamed adapter";
+}
+
+/** True for drivers that compute on the CPU. */
+export function isSoftware(info: GPUAdapterInfo): boolean {
+  return softwareNames.test(`${info.description} ${info.device} ${info.vendor}`);
+}
+
+/** The first adapter, or a `MachineError` that says how to get one. */
+export async function requestAdapter(): Promise<GPUAdapter> {
+  const adapter = await navigator.gpu?.requestAdapter({ powerPreference: "high-performance" });
+  if (adapter) return adapter;
+  const remedy = Deno.build.os === "linux"
+    ? "install a Vulkan driver (Debian and Ubuntu: apt-get install mesa-vulkan-drivers libvulkan1; NVIDIA: its own driver), " +
+      "then look at `muster devices`"
+    : "update the graphics driver, then look at `muster devices`";
+  throw new MachineError(`No GPU or software Vulkan driver was found: ${remedy}`);
+}
+
+async function requestDevice(adapter: GPUAdapter, wanted: readonly string[]): Promise<GPUDevice> {
+  const requiredLimits: Record<string, number> = {};
+  for (const name of raisedLimits) requiredLimits[name] = adapter.limits[name];
+  // Adapters do not list every feature that they grant, so the wish is tried and dropped when refused.
+  for (let count = wanted.length; count >= 0; count--) {
+    try {
+      const requiredFeatures = wanted.slice(0, count) as GPUFeatureName[];
+      return await adapter.requestDevice({ requiredFeatures, requiredLimits });
+    } catch (error) {
+      if (count === 0) {
+        throw new MachineError(`${adapterName(adapter.info)} cannot be opened: ${(error as Error).message}`);
+      }
+    }
+  }
+  throw new Error("unreachable");
+}
+
+/** Opens the GPU of this thread. Ask once per Worker: a later request may be answered with another GPU. */
+export async function openDevice(options: OpenOptions = {}): Promise<Device> {
+  const adapter = await requestAdapter();
+  const { info } = adapter;
+  const subgroups = options.subgroups ?? Deno.env.get("MUSTER_SUBGROUPS") !== "off";
+  const gpu = await requestDevice(adapter, subgroups ? ["subgroups"] : []);
+  const bindingLimit = gpu.limits.maxStorageBufferBindingSize;
+  const capabilities: Capabilities = {
+    name: adapterName(info),
+    vendor: info.vendor,
+    type: isSoftware(info) ? "cpu" : "gpu",
+    subgroupSize: 0,
+    bindingLimit,
+    chunkBytes: Math.min(options.chunkBytes ?? 128 * 2 ** 20, bindingLimit, gpu.limits.maxBufferSize),
+    workgroupStorage: gpu.limits.maxComputeWorkgroupStorageSize,
+    workgroupInvocations: gpu.limits.maxComputeInvocationsPerWorkgroup,
+    storageBuffers: gpu.limits.maxStorageBuffersPerShaderStage,
+    flopsPerSecond: 1e9,
+    memoryBytes: undefined,
+  };
+  const device = new Device(gpu, capabilities);
+  await device.prepareReadBack();
+  device.capabilities = {
+    ...capabilities,
+    subgroupSize: gpu.features.has("subgroups" as GPUFeatureName) ? await measureSubgroupSize(device) : 0,
+    flopsPerSecond: await measureFlops(device),
+    memoryBytes: capabilities.type === "cpu" ? Deno.systemMemoryInfo().available : undefined,
+  };
+  device.check();
+  return device;
+}
