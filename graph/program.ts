@@ -1,0 +1,328 @@
+/**
+ * A plan made concrete on one device: buffers, pipelines and bind groups, made once and replayed.
+ *
+ * A segment's dispatches go out in submits of about 120 ms each by measured time, in a row without waiting between:
+ * drivers kill a submit that runs for seconds. The first run of a segment uses guesses, the second is timed dispatch by
+ * dispatch, and from the third on nothing but command buffers is created.
+ * @module
+ */
+
+import { MachineError } from "../errors.ts";
+import { maximumWorkgroups } from "../gpu/capabilities.ts";
+import type { Device } from "../gpu/device.ts";
+import type { Dispatch } from "./dispatch.ts";
+import type { Graph, Op } from "./graph.ts";
+import { formatBytes, makePlan, placementOf, type Plan, type PlannedDispatch } from "./plan.ts";
+import { elementCount, type Tensor } from "./tensor.ts";
+
+/** GPU time that one submit aims at, in ms; watchdogs strike at 2 s, interactive desktops suffer above 200 ms. */
+const submitMilliseconds = 120;
+/** A single dispatch that takes longer than this, in ms, is cut into several. */
+const dispatchMilliseconds = 100;
+/** Share of the measured multiply-add rate that a first guess counts on. */
+const guessedEfficiency = 0.1;
+const uniformStride = 256;
+
+/** Something to execute: a dispatch or a piece of one. */
+interface Piece {
+  readonly planned: PlannedDispatch;
+  readonly pipeline: GPUComputePipeline;
+  readonly bindGroup: GPUBindGroup;
+  readonly origin: readonly [number, number, number];
+  readonly size: readonly [number, number, number];
+  milliseconds: number;
+}
+
+interface Segment {
+  pieces: Piece[];
+  /** Index behind the last piece of each submit. */
+  ends: number[];
+  runs: number;
+}
+
+/** Time of one op in a profiled run. */
+export interface OpTime {
+  readonly op: Op;
+  readonly kernel: string;
+  readonly milliseconds: number;
+  readonly flops: number;
+  readonly bytes: number;
+}
+
+/** A replayable program. */
+export class Program {
+  readonly #segments = new Map<string, Segment>();
+  readonly #uniforms: GPUBuffer[] = [];
+
+  private constructor(readonly device: Device, readonly plan: Plan, readonly buffers: readonly GPUBuffer[]) {}
+
+  /**
+   * Plans `graph` for `device` and makes the program.
+   * Buffers are halved down to 16 MiB where the device refuses them although there is memory.
+   */
+  static async create(device: Device, graph: Graph, check?: (plan: Plan) => void): Promise<Program> {
+    let { chunkBytes } = device.capabilities;
+    let plan = makePlan(graph, device.capabilities, chunkBytes);
+    check?.(plan);
+    let buffers = await device.createBuffers(plan.buffers);
+    while (!buffers) {
+      chunkBytes /= 2;
+      if (chunkBytes < 16 * 2 ** 20) {
+        throw new MachineError(
+          `${device.capabilities.name} refused ${formatBytes(plan.totalBytes)} of buffers even in small pieces: ` +
+            `lower --micro-batch-size, close programs that use the GPU, or enable Resizable BAR (Above 4G decoding)`,
+        );
+      }
+      plan = makePlan(graph, device.capabilities, chunkBytes);
+      buffers = await device.createBuffers(plan.buffers);
+    }
+    const program = new Program(device, plan, buffers);
+    for (const [name, dispatches] of plan.segments) {
+      const pieces: Piece[] = [];
+      for (const planned of dispatches) {
+        const pipeline = await device.pipeline(planned.kernel, planned.windows.length);
+        const guess = 1e3 * planned.flops / (device.capabilities.flopsPerSecond * guessedEfficiency);
+        const boxes = cutGrid(planned.workgroups, Math.ceil(guess / dispatchMilliseconds));
+        pieces.push(...program.#makePieces(planned, pipeline, boxes, guess));
+      }
+      program.#segments.set(name, { pieces, ends: submitEnds(pieces), runs: 0 });
+    }
+    program.#flushUniforms();
+    device.check();
+    return program;
+  }
+
+  // Uniform blocks are gathered here and uploaded in one write.
+  #gathered: Uint32Array[] = [];
+  #slot = 0;
+
+  #makePieces(planned: PlannedDispatch, pipeline: GPUComputePipeline, boxes: Box[], milliseconds: number): Piece[] {
+    const { device, plan } = this;
+    return boxes.map((box) => {
+      const slots = 65536 / uniformStride;
+      if (this.#slot % slots === 0) {
+        this.#uniforms.push(device.createBuffer(65536, GPUBufferUsage.UNIFORM | GPUBufferUsage.COPY_DST));
+        this.#gathered.push(new Uint32Array(65536 / 4));
+      }
+      const words = this.#gathered[this.#gathered.length - 1];
+      const uniformOffset = (this.#slot % slots) * uniformStride;
+      words.set([...box.origin, ...planned.uniforms], uniformOffset / 4);
+      this.#slot++;
+      device.objectsCreated++;
+      const bindGroup = device.gpu.createBindGroup({
+        layout: device.bindGroupLayout(planned.windows.length),
+        entries: [
+          {
+            binding: 0,
+            resource: { buffer: this.#uniforms[this.#uniforms.length - 1], offset: uniformOffset, size: uniformStride },
+          },
+          ...planned.windows.map((window, i) => {
+            const place = placementOf(plan, window.tensor, window.start, window.length);
+            const offset = place.offset + (window.start - place.start) * 4;
+            const size = Math.ceil(window.length * 4 / 16) * 16;
+            return { binding: i + 1, resource: { buffer: this.buffers[place.buffer], offset, size } };
+          }),
+        ],
+      });
+      const share = milliseconds * box.size[0] * box.size[1] * box.size[2] /
+        (planned.workgroups[0] * planned.workgroups[1] * planned.workgroups[2]);
+      return { planned, pipeline, bindGroup, origin: box.origin, size: box.size, milliseconds: share };
+    });
+  }
+
+  #flushUniforms(): void {
+    const first = this.#uniforms.length - this.#gathered.length;
+    this.#gathered.forEach((words, i) => this.device.write(this.#uniforms[first + i], 0, words));
+    this.#gathered = [];
+    this.#slot = 0;
+  }
+
+  #segment(name: string): Segment {
+    const segment = this.#segments.get(name);
+    if (!segment) throw new Error(`The program has no segment ${name}`);
+    return segment;
+  }
+
+  #submit(pieces: readonly Piece[], from: number, to: number): void {
+    const { gpu } = this.device;
+    const encoder = gpu.createCommandEncoder();
+    const pass = encoder.beginComputePass();
+    let pipeline: GPUComputePipeline | undefined;
+    for (let i = from; i < to; i++) {
+      const piece = pieces[i];
+      if (piece.pipeline !== pipeline) {
+        pipeline = piece.pipeline;
+        pass.setPipeline(pipeline);
+      }
+      pass.setBindGroup(0, piece.bindGroup);
+      pass.dispatchWorkgroups(piece.size[0], piece.size[1], piece.size[2]);
+    }
+    pass.end();
+    gpu.queue.submit([encoder.finish()]);
+  }
+
+  /** Submits a segment. Does not wait, but for the second run, which is timed. */
+  run(name: string): void {
+    const segment = this.#segment(name);
+    if (segment.runs++ === 1) {
+      this.#calibrate(segment);
+      return;
+    }
+    let from = 0;
+    for (const end of segment.ends) {
+      this.#submit(segment.pieces, from, end);
+      from = end;
+    }
+  }
+
+  /** Runs the pieces one by one, waiting for each, then cuts and groups them by the time they took. */
+  #calibrate(segment: Segment): void {
+    this.device.drain();
+    const floor = this.#emptyMilliseconds();
+    for (let i = 0; i < segment.pieces.length; i++) {
+      const start = performance.now();
+      this.#submit(segment.pieces, i, i + 1);
+      this.device.drain();
+      segment.pieces[i].milliseconds = Math.max(0.001, performance.now() - start - floor);
+    }
+    segment.pieces = segment.pieces.flatMap((piece) => {
+      const count = Math.ceil(piece.milliseconds / dispatchMilliseconds);
+      if (count <= 1) return [piece];
+      const boxes = cutGrid(piece.size, count).map((box) => ({
+        size: box.size,
+        origin: box.origin.map((value, axis) => value + piece.origin[axis]) as [number, number, number],
+      }));
+      const volume = piece.size[0] * piece.size[1] * piece.size[2];
+      const { workgroups } = piece.planned;
+      const whole = piece.milliseconds * workgroups[0] * workgroups[1] * workgroups[2] / volume;
+      return this.#makePieces(piece.planned, piece.pipeline, boxes, whole);
+    });
+    if (this.#gathered.length > 0) this.#flushUniforms();
+    segment.ends = submitEnds(segment.pieces);
+  }
+
+  #emptyMilliseconds(): number {
+    let best = Infinity;
+    for (let i = 0; i < 5; i++) {
+      const start = performance.now();
+      this.#submit([], 0, 0);
+      this.device.drain();
+      best = Math.min(best, performance.now() - start);
+    }
+    return best;
+  }
+
+  /** Has the next run of a segment timed anew, for a device whose speed has changed. */
+  recalibrate(name: string): void {
+    this.#segment(name).runs = 1;
+  }
+
+  /** Runs a segment dispatch by dispatch and returns the time of each op, in order. */
+  profile(name: string): OpTime[] {
+    const segment = this.#segment(name);
+    this.#calibrate(segment);
+    const times: OpTime[] = [];
+    let last: PlannedDispatch | undefined;
+    for (const { planned, milliseconds } of segment.pieces) {
+      const { op, kernel, flops, bytes } = planned;
+      const before = times[times.length - 1];
+      if (planned === last) times[times.length - 1] = { ...before, milliseconds: before.milliseconds + milliseconds };
+      else times.push({ op, kernel: `${kernel.file} ${kernel.variant}`.trim(), milliseconds, flops, bytes });
+      last = planned;
+    }
+    return times;
+  }
+
+  /** Runs a segment op by op, calling `after` behind each with nothing else under way. */
+  async step(name: string, after: (op: Op) => Promise<boolean>): Promise<void> {
+    const { pieces } = this.#segment(name);
+    for (let i = 0; i < pieces.length; i++) {
+      this.#submit(pieces, i, i + 1);
+      const { op } = pieces[i].planned;
+      const done = i + 1 === pieces.length || pieces[i + 1].planned.op !== op;
+      if (done && !(await after(op))) return;
+    }
+  }
+
+  /** Number of dispatches and submits of one run of a segment. */
+  counts(name: string): { dispatches: number; submits: number } {
+    const { pieces, ends } = this.#segment(name);
+    return { dispatches: pieces.length, submits: ends.length };
+  }
+
+  /** Uploads all elements of `tensor`, or those from `start` on; ordered before the next `run`. */
+  write(tensor: Tensor, data: Float32Array | Uint32Array | Int32Array, start = 0): void {
+    if (start + data.length > elementCount(tensor)) throw new RangeError(`${data.length} elements for ${tensor.name}`);
+    for (const place of this.plan.placements[tensor.id]) {
+      const from = Math.max(start, place.start);
+      const to = Math.min(start + data.length, place.start + place.length);
+      if (from >= to || place.buffer < 0) continue;
+      const whole = from === start && to === start + data.length;
+      const piece = whole ? data : data.subarray(from - start, to - start);
+      this.device.write(this.buffers[place.buffer], place.offset + (from - place.start) * 4, piece);
+    }
+  }
+
+  /** Reads elements of `tensor` from `start` on into `target`, waiting for all submitted work. */
+  async readInto<T extends Float32Array | Uint32Array | Int32Array>(tensor: Tensor, target: T, start = 0): Promise<T> {
+    for (const place of this.plan.placements[tensor.id]) {
+      const from = Math.max(start, place.start);
+      const to = Math.min(start + target.length, place.start + place.length);
+      if (from >= to) continue;
+      if (place.buffer < 0) throw new Error(`No op uses ${tensor.name}: it has no memory`);
+      const piece = target.subarray(from - start, to - start);
+      await this.device.readBack(this.buffers[place.buffer], place.offset + (from - place.start) * 4, piece);
+    }
+    return target;
+  }
+
+  /** All elements of an f32 tensor. */
+  read(tensor: Tensor): Promise<Float32Array> {
+    return this.readInto(tensor, new Float32Array(elementCount(tensor)));
+  }
+
+  /** Frees the buffers; the device stays. */
+  destroy(): void {
+    this.device.drain();
+    for (const buffer of [...this.buffers, ...this.#uniforms]) buffer.destroy();
+  }
+}
+
+interface Box {
+  readonly origin: readonly [number, number, number];
+  readonly size: readonly [number, number, number];
+}
+
+/** Cuts a grid into at least `count` boxes where its extents allow it, none beyond the limit of workgroups. */
+export function cutGrid(grid: Dispatch["workgroups"], count: number): Box[] {
+  const pieces: [number, number, number] = [1, 1, 1];
+  let wanted = Math.max(1, count);
+  for (const axis of [2, 1, 0] as const) {
+    pieces[axis] = Math.max(Math.ceil(grid[axis] / maximumWorkgroups), Math.min(grid[axis], wanted));
+    wanted = Math.ceil(wanted / pieces[axis]);
+  }
+  const ranges = grid.map((extent, axis) => {
+    const step = Math.ceil(extent / pieces[axis]);
+    return Array.from({ length: Math.ceil(extent / step) }, (_, i) => [i * step, Math.min(step, extent - i * step)]);
+  });
+  return ranges[2].flatMap(([z, depth]) =>
+    ranges[1].flatMap(([y, height]) =>
+      ranges[0].map(([x, width]): Box => ({ origin: [x, y, z], size: [width, height, depth] }))
+    )
+  );
+}
+
+/** Ends of the groups in which consecutive pieces are submitted together. */
+function submitEnds(pieces: readonly { milliseconds: number }[]): number[] {
+  const ends: number[] = [];
+  let sum = 0;
+  pieces.forEach((piece, i) => {
+    if (sum > 0 && sum + piece.milliseconds > submitMilliseconds) {
+      ends.push(i);
+      sum = 0;
+    }
+    sum += piece.milliseconds;
+  });
+  if (pieces.length > 0) ends.push(pieces.length);
+  return ends;
+}
