@@ -28,7 +28,8 @@ export interface Window {
 /** One `dispatchWorkgroups`. Windows are bindings 1, 2, …; binding 0 is the uniform block. */
 export interface Dispatch {
   readonly kernel: Kernel;
-  readonly windows: readonly Window[];
+  /** Where an optional operand is absent, `undefined` binds 256 bytes that nobody reads. */
+  readonly windows: readonly (Window | undefined)[];
   /**
    * The uniform block behind its first three words, which hold the origin (x, y, z) that a kernel adds to
    * `workgroup_id`: it lets the program cut a grid that is too large or takes too long. Floats go through `float`.

@@ -53,8 +53,11 @@ export interface OpTime {
 export class Program {
   readonly #segments = new Map<string, Segment>();
   readonly #uniforms: GPUBuffer[] = [];
+  readonly #absent: GPUBuffer;
 
-  private constructor(readonly device: Device, readonly plan: Plan, readonly buffers: readonly GPUBuffer[]) {}
+  private constructor(readonly device: Device, readonly plan: Plan, readonly buffers: readonly GPUBuffer[]) {
+    this.#absent = device.createBuffer(uniformStride);
+  }
 
   /**
    * Plans `graph` for `device` and makes the program.
@@ -117,6 +120,7 @@ export class Program {
             resource: { buffer: this.#uniforms[this.#uniforms.length - 1], offset: uniformOffset, size: uniformStride },
           },
           ...planned.windows.map((window, i) => {
+            if (!window) return { binding: i + 1, resource: { buffer: this.#absent, size: uniformStride } };
             const place = placementOf(plan, window.tensor, window.start, window.length);
             const offset = place.offset + (window.start - place.start) * 4;
             const size = Math.ceil(window.length * 4 / 16) * 16;
@@ -284,7 +288,7 @@ export class Program {
   /** Frees the buffers; the device stays. */
   destroy(): void {
     this.device.drain();
-    for (const buffer of [...this.buffers, ...this.#uniforms]) buffer.destroy();
+    for (const buffer of [...this.buffers, ...this.#uniforms, this.#absent]) buffer.destroy();
   }
 }
 
