@@ -78,7 +78,7 @@ function columnsOfA({ broadcast, rows }: RegisterVariant): OperandA {
     ],
     loads: names.flatMap(([step, q], l) => [
       `let k${l} = k + ${step}u + laneK;`,
-      `let a${l} = select(vec4f(0.0), a[min(k${l}, lastK) * (p.lda / 4u) + ca${q}], k${l} < p.K);`,
+      `let a${l} = select(vec4f(0.0), a[min(k${l}, lastK) * stepA + ca${q}], k${l} < K);`,
     ]),
     advance: [],
     value: (i, u) =>
@@ -103,15 +103,20 @@ function vectorBody(variant: RegisterVariant): string {
       (j) =>
         transposed
           ? `var pb${j} = (bStart + min(n${j}, p.N - 1u) * p.ldb) / 4u;`
-          : `let nb${j} = bStart / 4u + min(n${j}, p.N / 4u - 1u);`,
+          : `var pb${j} = bStart / 4u + min(n${j}, p.N / 4u - 1u);`,
     ),
+    "let stepA = p.lda / 4u;",
+    "let stepB = p.ldb / 4u;",
+    "let K = p.K;",
     ...sums.flat().map((name) => `var ${name} = ${type}(0.0);`),
-    "for (var k = 0u; k < p.K; k += 4u) {",
+    "for (var k = 0u; k < K; k += 4u) {",
     ...operand.loads,
     ...(transposed ? range(columns, (j) => `let b${j} = b[pb${j}];`) : range(4, (u) => [
-      // Only TN may end between steps of four; the values of A are then 0.
-      layout === "TN" ? `let r${u} = min(k + ${u}u, lastK) * (p.ldb / 4u);` : `let r${u} = (k + ${u}u) * (p.ldb / 4u);`,
-      ...range(columns, (j) => `let b${u}_${j} = b[r${u} + nb${j}];`),
+      // Only TN may end between steps of four; the values of A are 0 there, and B is read at its last row.
+      ...(u === 0
+        ? []
+        : [layout === "TN" ? `let r${u} = min(${u}u, lastK - k) * stepB;` : `let r${u} = ${u}u * stepB;`]),
+      ...range(columns, (j) => `let b${u}_${j} = b[pb${j}${u === 0 ? "" : ` + r${u}`}];`),
     ]).flat()),
     ...range(4, (u) =>
       range(rows, (i) => [
@@ -119,7 +124,7 @@ function vectorBody(variant: RegisterVariant): string {
         ...range(columns, (j) => `c${i}_${j} += x${u}_${i} * ${transposed ? `b${j}.${components[u]}` : `b${u}_${j}`};`),
       ]).flat()).flat(),
     ...operand.advance,
-    ...(transposed ? range(columns, (j) => `pb${j} += 1u;`) : []),
+    ...range(columns, (j) => transposed ? `pb${j} += 1u;` : `pb${j} += 4u * stepB;`),
     "}",
     ...sums.flatMap((names, i) => names.map((name, j) => `store(row + ${i}u, n${j}, cStart, ${name});`)),
   ];

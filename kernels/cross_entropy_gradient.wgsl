@@ -1,0 +1,25 @@
+struct Parameters { originX: u32, originY: u32, originZ: u32, values: u32, vocabulary: u32 }
+@group(0) @binding(0) var<uniform> parameters: Parameters;
+@group(0) @binding(1) var<storage, read_write> targets: array<i32>;
+@group(0) @binding(2) var<storage, read_write> logSumExp: array<f32>;
+@group(0) @binding(3) var<storage, read_write> upstream: array<f32>;
+@group(0) @binding(4) var<storage, read_write> logits: array<{{TYPE}}>;
+
+@compute @workgroup_size(64)
+fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index) local: u32) {
+  let p = parameters;
+  let i = (workgroup.x + p.originX) * 64u + local;
+  let row = workgroup.y + p.originY;
+  if (i >= p.values) { return; }
+  let index = row * p.values + i;
+  let target_ = targets[row];
+  var d = {{TYPE}}(0.0);
+  if (target_ >= 0) {
+    d = exp(logits[index] - logSumExp[row]);
+    let column = i * {{WIDTH}}u;
+    let hit = u32(target_);
+{{ADJUST}}
+    d *= upstream[0];
+  }
+  logits[index] = d;
+}

@@ -1,0 +1,18 @@
+struct Parameters { originX: u32, originY: u32, originZ: u32, values: u32 }
+@group(0) @binding(0) var<uniform> parameters: Parameters;
+@group(0) @binding(1) var<storage, read_write> gateUp: array<{{TYPE}}>;
+@group(0) @binding(2) var<storage, read_write> y: array<{{TYPE}}>;
+
+fn sigmoid(x: {{TYPE}}) -> {{TYPE}} { return 1.0 / (1.0 + exp(clamp(-x, {{TYPE}}(-80.0), {{TYPE}}(80.0)))); }
+
+@compute @workgroup_size(64)
+fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index) local: u32) {
+  let p = parameters;
+  let column = (workgroup.x + p.originX) * 64u + local;
+  let row = workgroup.y + p.originY;
+  if (column >= p.values) { return; }
+  let gateAt = row * 2u * p.values + column;
+  let upAt = gateAt + p.values;
+  let gate = gateUp[gateAt];
+  y[row * p.values + column] = gate * sigmoid(gate) * gateUp[upAt];
+}
