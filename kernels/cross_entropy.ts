@@ -2,7 +2,7 @@
  * Cross-entropy of logits against tokens: `rowLoss = log Σ exp(logits) - logits[target]`, summed over rows.
  *
  * logits [N, P], of whose columns the first V count; targets i32 [N], negative = ignored (loss and gradient 0);
- * upstream f32 [1]; lossSum [1]; rowLoss, logSumExp [N]. The mean is left to whoever knows how many targets count in the
+ * upstream f32 [1]; lossSum [1]; rowLoss [N]; statistics [N, 2] (maximum, 1 / Σ exp). The mean is left to whoever knows how many targets count in the
  * whole step: its reciprocal is the upstream.
  *
  * The gradient overwrites the logits: `(softmax - onehot) upstream`. Row kernel; 4 N P bytes forward (the row is read
@@ -28,12 +28,12 @@ export interface CrossEntropyAttributes {
 
 const components = ["x", "y", "z", "w"];
 
-/** Inputs `[logits, targets, upstream]`, outputs `[lossSum, rowLoss, logSumExp]`. */
+/** Inputs `[logits, targets, upstream]`, outputs `[lossSum, rowLoss, statistics]`. */
 export const crossEntropy: OpDefinition<CrossEntropyAttributes> = {
   name: "crossEntropy",
   infer([logits]) {
     const rows = { shape: [rowCount(logits)] };
-    return [{ shape: [1] }, rows, rows];
+    return [{ shape: [1] }, rows, { shape: [rowCount(logits), 2] }];
   },
   gradient(backward, op) {
     const [logits, targets, upstream] = op.inputs;
@@ -44,7 +44,7 @@ export const crossEntropy: OpDefinition<CrossEntropyAttributes> = {
     });
     backward.give(logits, logits);
   },
-  lower({ inputs: [logits, targets], outputs: [lossSum, rowLoss, logSumExp], attributes }, target) {
+  lower({ inputs: [logits, targets], outputs: [lossSum, rowLoss, statistics], attributes }, target) {
     const columns = rowSize(logits);
     const wide = columns % 4 === 0;
     const made = rowKernel("kernels/cross_entropy.wgsl", text, target.capabilities, columns, {
@@ -60,7 +60,7 @@ export const crossEntropy: OpDefinition<CrossEntropyAttributes> = {
           windowOf(logits, range),
           windowOf(targets, range),
           windowOf(rowLoss, range),
-          windowOf(logSumExp, range),
+          windowOf(statistics, range),
         ],
         uniforms: [range.count, rowValues(columns), attributes.vocabularySize],
         workgroups: rowGrid(target.capabilities, range.count),
@@ -72,11 +72,11 @@ export const crossEntropy: OpDefinition<CrossEntropyAttributes> = {
   },
 };
 
-/** Inputs `[targets, logSumExp, upstream]`, output `[logits]`, overwritten. */
+/** Inputs `[targets, statistics, upstream]`, output `[logits]`, overwritten. */
 const crossEntropyGradient: OpDefinition<{ readonly vocabularySize: number; readonly shape: readonly number[] }> = {
   name: "crossEntropyGradient",
   infer: (_, { shape }) => [{ shape }],
-  lower({ inputs: [targets, logSumExp, upstream], outputs: [logits], attributes }, target) {
+  lower({ inputs: [targets, statistics, upstream], outputs: [logits], attributes }, target) {
     const columns = rowSize(logits);
     const wide = columns % 4 === 0;
     const values = rowValues(columns);
@@ -92,7 +92,7 @@ const crossEntropyGradient: OpDefinition<{ readonly vocabularySize: number; read
     });
     return rowRanges(target, [logits]).map((range) => ({
       kernel: made,
-      windows: [windowOf(targets, range), windowOf(logSumExp, range), windowOf(upstream), windowOf(logits, range)],
+      windows: [windowOf(targets, range), windowOf(statistics, range), windowOf(upstream), windowOf(logits, range)],
       uniforms: [values, attributes.vocabularySize],
       workgroups: [ceilDivide(values, 64), range.count, 1],
       flops: 4 * range.count * columns,

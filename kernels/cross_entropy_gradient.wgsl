@@ -1,7 +1,7 @@
 struct Parameters { originX: u32, originY: u32, originZ: u32, values: u32, vocabulary: u32 }
 @group(0) @binding(0) var<uniform> parameters: Parameters;
 @group(0) @binding(1) var<storage, read_write> targets: array<i32>;
-@group(0) @binding(2) var<storage, read_write> logSumExp: array<f32>;
+@group(0) @binding(2) var<storage, read_write> statistics: array<vec2f>;
 @group(0) @binding(3) var<storage, read_write> upstream: array<f32>;
 @group(0) @binding(4) var<storage, read_write> logits: array<{{TYPE}}>;
 
@@ -15,7 +15,9 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
   let target_ = targets[row];
   var d = {{TYPE}}(0.0);
   if (target_ >= 0) {
-    d = exp(logits[index] - logSumExp[row]);
+    // Not exp(x - log Σ): the sum of a large maximum and a small logarithm loses digits.
+    let s = statistics[row];
+    d = exp(logits[index] - s.x) * s.y;
     let column = i * {{WIDTH}}u;
     let hit = u32(target_);
 {{ADJUST}}

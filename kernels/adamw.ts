@@ -1,0 +1,71 @@
+/**
+ * AdamW (Loshchilov and Hutter, "Decoupled Weight Decay Regularization", 2019), as torch.optim.AdamW computes it, over
+ * flat banks of parameters; with the clipping of the global gradient norm folded in:
+ *
+ * g *= min(1, clip / (norm + 1e-6)); p *= 1 - lr decay; m = β1 m + (1 - β1) g; v = β2 v + (1 - β2) g²;
+ * p -= lr / (1 - β1ᵗ) m / (√v / √(1 - β2ᵗ) + ε); then g = 0, ready for the next step's sums.
+ *
+ * If the norm is not finite, nothing is changed. 28 bytes an element.
+ * @module
+ */
+
+import type { OpDefinition } from "../graph/graph.ts";
+import { elementwise } from "./elementwise.ts";
+import text from "./adamw.wgsl" with { type: "text" };
+
+/** Places in the tensor of hyper-parameters, f32 [16]. */
+export const hyperSlots = {
+  learningRate: 0,
+  beta1: 1,
+  beta2: 2,
+  epsilon: 3,
+  weightDecay: 4,
+  correction1: 5,
+  correction2: 6,
+  clip: 7,
+  oneMinusBeta1: 8,
+  oneMinusBeta2: 9,
+} as const;
+
+/** What the optimizer is told for one step. */
+export interface AdamWStep {
+  readonly learningRate: number;
+  readonly beta1: number;
+  readonly beta2: number;
+  readonly epsilon: number;
+  readonly weightDecay: number;
+  /** Largest global gradient norm; 0 for no clipping. */
+  readonly clip: number;
+  /** Counts from 1: the step being taken. */
+  readonly step: number;
+}
+
+/** Writes a step's hyper-parameters, corrections computed in double precision. */
+export function fillHyper(target: Float32Array, options: AdamWStep): void {
+  const { learningRate, beta1, beta2, epsilon, weightDecay, clip, step } = options;
+  target[hyperSlots.learningRate] = learningRate;
+  target[hyperSlots.beta1] = beta1;
+  target[hyperSlots.beta2] = beta2;
+  target[hyperSlots.epsilon] = epsilon;
+  target[hyperSlots.weightDecay] = weightDecay;
+  target[hyperSlots.correction1] = 1 / (1 - beta1 ** step);
+  target[hyperSlots.correction2] = 1 / Math.sqrt(1 - beta2 ** step);
+  target[hyperSlots.clip] = clip;
+  target[hyperSlots.oneMinusBeta1] = 1 - beta1;
+  target[hyperSlots.oneMinusBeta2] = 1 - beta2;
+}
+
+/**
+ * Inputs `[weights, gradients, m, v, hyper, sumOfSquares]`, outputs `[weights, gradients, m, v]`, in place: flat tensors
+ * of one length.
+ */
+export const adamw: OpDefinition<{ readonly decay: boolean }> = {
+  name: "adamw",
+  infer: ([weights]) => Array.from({ length: 4 }, () => ({ shape: weights.shape })),
+  lower: ({ inputs: [weights, gradients, m, v, hyper, sumOfSquares], attributes: { decay } }, target) =>
+    elementwise(target, "kernels/adamw.wgsl", text, [weights, gradients, m, v], {
+      flops: 20,
+      uniforms: [decay ? 1 : 0],
+      others: [hyper, sumOfSquares],
+    }),
+};

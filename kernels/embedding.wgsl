@@ -1,0 +1,28 @@
+struct Parameters {
+  originX: u32, originY: u32, originZ: u32,
+  values: u32, sequenceLength: u32, firstRow: u32, tableStart: u32, tableRows: u32, positions: u32, hasStart: u32,
+}
+@group(0) @binding(0) var<uniform> parameters: Parameters;
+@group(0) @binding(1) var<storage, read_write> tokens: array<u32>;
+@group(0) @binding(2) var<storage, read_write> table: array<{{TYPE}}>;
+@group(0) @binding(3) var<storage, read_write> positionTable: array<{{TYPE}}>;
+@group(0) @binding(4) var<storage, read_write> start: array<u32>;
+@group(0) @binding(5) var<storage, read_write> x: array<{{TYPE}}>;
+
+// Thread: one vector of one row. Tokens outside the bound rows of the table belong to another dispatch.
+@compute @workgroup_size(32)
+fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index) local: u32) {
+  let p = parameters;
+  let column = (workgroup.x + p.originX) * 32u + local;
+  let row = workgroup.y + p.originY;
+  if (column >= p.values) { return; }
+  let token = tokens[row] - p.tableStart;
+  if (token >= p.tableRows) { return; }
+  var value = table[token * p.values + column];
+  if (p.positions != 0u) {
+    var position = (p.firstRow + row) % p.sequenceLength;
+    if (p.hasStart != 0u) { position += start[0]; }
+    value += positionTable[position * p.values + column];
+  }
+  x[row * p.values + column] = value;
+}
