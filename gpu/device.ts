@@ -32,7 +32,7 @@ export class Device {
   readonly #largeStaging: GPUBuffer;
   #synchronous = false;
   #failure: string | undefined;
-  #pending: Promise<unknown> = Promise.resolve();
+  #pending = 0;
 
   /** @param gpu the WebGPU device @param capabilities what it was found to do */
   constructor(readonly gpu: GPUDevice, public capabilities: Capabilities) {
@@ -160,7 +160,7 @@ export class Device {
       );
       // Staging memory of an upload is freed only after a submit.
       queue.submit([]);
-      queue.onSubmittedWorkDone();
+      this.drain();
     }
   }
 
@@ -178,8 +178,7 @@ export class Device {
       this.gpu.queue.submit([encoder.finish()]);
       const mapping = staging.mapAsync(GPUMapMode.READ, 0, size);
       if (this.#synchronous) {
-        mapping.catch(() => {});
-        this.#pending = mapping;
+        this.#leave(mapping);
       } else await mapping;
       bytes.set(new Uint8Array(staging.getMappedRange(0, size)), done);
       staging.unmap();
@@ -189,13 +188,21 @@ export class Device {
 
   /** Waits until all submitted work is done. Blocks the thread. */
   drain(): void {
-    this.#pending = this.gpu.queue.onSubmittedWorkDone();
+    this.#leave(this.gpu.queue.onSubmittedWorkDone());
+  }
+
+  /** Leaves a promise un-awaited whose effect is there already. */
+  #leave(promise: Promise<unknown>): void {
+    this.#pending++;
+    const done = () => void this.#pending--;
+    promise.then(done, done);
   }
 
   /** Lets the event loop finish what un-awaited mappings left behind; long loops call it now and then. */
   async settle(): Promise<void> {
-    await this.#pending.catch(() => {});
-    await new Promise((resolve) => setTimeout(resolve, 0));
+    for (let turns = 0; turns === 0 || (this.#pending > 0 && turns < 1000); turns++) {
+      await new Promise((resolve) => setTimeout(resolve, turns === 0 ? 0 : 5));
+    }
   }
 
   /** Ends the device and frees its memory. */

@@ -32,8 +32,8 @@ export interface AttentionAttributes {
   readonly sequenceLength: number;
 }
 
-/** Sequences must not be cut: a tensor is cut at multiples of this many rows. */
-function sequenceUnit(sequenceLength: number): number {
+/** The `rowUnit` of operands: sequences must not be cut, nor rows so that a window is not aligned. */
+export function sequenceUnit(sequenceLength: number): number {
   let unit = sequenceLength;
   while (unit % 64 !== 0) unit *= 2;
   return unit;

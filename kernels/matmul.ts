@@ -34,6 +34,8 @@ export interface MatmulAttributes {
   readonly accumulate?: boolean;
   /** Number of independent products; the leading extents of all operands multiply to it. */
   readonly batch?: number;
+  /** `rowUnit` of the output, where a later op needs whole sequences. */
+  readonly rowUnit?: number;
 }
 
 interface Sizes {
@@ -90,7 +92,8 @@ export const matmul: OpDefinition<MatmulAttributes> = {
   name: "matmul",
   infer([a, b], attributes) {
     const { M, N } = sizesOf(a, b, attributes);
-    if (attributes.layout !== "TN") return [{ shape: [...a.shape.slice(0, -1), N], rowUnit: a.rowUnit }];
+    const unit = attributes.rowUnit ? { rowUnit: attributes.rowUnit } : {};
+    if (attributes.layout !== "TN") return [{ shape: [...a.shape.slice(0, -1), N], ...unit }];
     return [{ shape: attributes.batch ? [...a.shape.slice(0, -2), M, N] : [M, N] }];
   },
 
@@ -228,7 +231,7 @@ function giveProduct(
   const [gradient] = backward.add(
     matmul,
     addend ? [left, right, addend] : [left, right],
-    addend ? { ...attributes, addend: true } : attributes,
+    { ...attributes, ...(addend ? { addend: true } : {}), rowUnit: input.rowUnit },
     { name },
   );
   if (elementCount(gradient) !== elementCount(input)) throw new Error(`Gradient of ${input.name} has another shape`);

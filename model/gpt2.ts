@@ -8,7 +8,7 @@ import { gelu } from "../kernels/gelu.ts";
 import { layernorm } from "../kernels/layernorm.ts";
 import type { Tensor } from "../graph/tensor.ts";
 import type { ModelConfiguration } from "./configuration.ts";
-import { attend, embed, type Forward, linear, linearResidual, parameter } from "./layers.ts";
+import { attend, embed, type Forward, linear, linearResidual, parameter, project } from "./layers.ts";
 import { matrix, paddedVocabulary, type Parameter, vector } from "./parameters.ts";
 
 /** Parameters in the order in which the forward pass uses them. */
@@ -67,9 +67,7 @@ export function gpt2Forward(forward: Forward, observe?: (name: string, hidden: T
   observe?.("hidden.0", x);
   for (let layer = 0; layer < configuration.layers; layer++) {
     const h = `h${layer}`;
-    const qkv = linear(forward, norm(x, `${h}.ln_1`), `${h}.attn.c_attn.weight`, "NN", {
-      bias: `${h}.attn.c_attn.bias`,
-    });
+    const qkv = project(forward, norm(x, `${h}.ln_1`), `${h}.attn.c_attn.weight`, "NN", `${h}.attn.c_attn.bias`);
     x = linearResidual(forward, attend(forward, qkv, layer), `${h}.attn.c_proj.weight`, "NN", {
       bias: `${h}.attn.c_proj.bias`,
       residual: x,

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { attention } from "../kernels/attention.ts";
+import { attention, sequenceUnit } from "../kernels/attention.ts";
 import { attentionDecode } from "../kernels/attention_decode.ts";
 import { dropout } from "../kernels/dropout.ts";
 import { embedding } from "../kernels/embedding.ts";
@@ -87,6 +87,13 @@ export function linear(
     ...(options.addend ? { addend: true } : {}),
   };
   return forward.graph.add(matmul, inputs, attributes, { name: weight })[0];
+}
+
+/** Packed queries, keys and values of `x`: a product whose rows are cut between sequences only. */
+export function project(forward: Forward, x: Tensor, weight: string, layout: "NN" | "NT", bias?: string): Tensor {
+  const inputs = [x, parameter(forward, weight), ...(bias ? [parameter(forward, bias)] : [])];
+  const rowUnit = sequenceUnit(forward.sequenceLength);
+  return forward.graph.add(matmul, inputs, { layout, rowUnit, ...(bias ? { bias: true } : {}) }, { name: weight })[0];
 }
 
 /** The end of a residual branch: `residual + dropout(x w + bias)`. `site` is unique in the model. */

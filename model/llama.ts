@@ -9,7 +9,7 @@ import { rmsnorm } from "../kernels/rmsnorm.ts";
 import { swiglu } from "../kernels/swiglu.ts";
 import type { Tensor } from "../graph/tensor.ts";
 import type { ModelConfiguration } from "./configuration.ts";
-import { attend, embed, type Forward, linear, linearResidual, parameter, rotate } from "./layers.ts";
+import { attend, embed, type Forward, linear, linearResidual, parameter, project, rotate } from "./layers.ts";
 import { matrix, paddedVocabulary, type Parameter, vector } from "./parameters.ts";
 
 /** Parameters in the order in which the forward pass uses them. */
@@ -64,7 +64,7 @@ export function llamaForward(forward: Forward, observe?: (name: string, hidden: 
   observe?.("hidden.0", x);
   for (let layer = 0; layer < configuration.layers; layer++) {
     const l = `l${layer}`;
-    const qkv = linear(forward, norm(x, `${l}.input_layernorm`), `${l}.qkv_proj`, "NT");
+    const qkv = project(forward, norm(x, `${l}.input_layernorm`), `${l}.qkv_proj`, "NT");
     const mixed = attend(forward, rotate(forward, qkv), layer);
     x = linearResidual(forward, mixed, `${l}.o_proj`, "NT", { residual: x, site: 2 * layer + 1 });
     const gateUp = linear(forward, norm(x, `${l}.post_attention_layernorm`), `${l}.gate_up_proj`, "NT");
