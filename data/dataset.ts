@@ -1,0 +1,137 @@
+/**
+ * A prepared folder of tokens, opened; and the way from what the user names (a folder, a text file, a catalogue name)
+ * to one.
+ * @module
+ */
+
+import { createHash } from "node:crypto";
+import { MachineError, messageOf, UserError } from "../errors.ts";
+import { cacheFolder, catalogue, fetchDataset } from "./catalogue.ts";
+import { corpusFiles } from "./corpus.ts";
+import { type DatasetDescription, prepare } from "./prepare.ts";
+import { openTokens, type TokenSource } from "./token_file.ts";
+
+/** An opened dataset. */
+export interface Dataset {
+  readonly folder: string;
+  readonly description: DatasetDescription;
+  readonly train: TokenSource;
+  readonly validation: TokenSource;
+  close(): void;
+}
+
+function exists(path: string): boolean {
+  try {
+    Deno.statSync(path);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function readDescription(folder: string): DatasetDescription {
+  const path = `${folder}/dataset.json`;
+  let parsed: Partial<DatasetDescription>;
+  try {
+    parsed = JSON.parse(Deno.readTextFileSync(path));
+  } catch (error) {
+    throw new UserError(`${path} cannot be read (${messageOf(error)}): prepare the data again`);
+  }
+  const whole = parsed?.format === 1 && (parsed.tokenBytes === 2 || parsed.tokenBytes === 4) &&
+    Number.isSafeInteger(parsed.vocabularySize) && Number.isSafeInteger(parsed.train?.tokens) &&
+    Number.isSafeInteger(parsed.validation?.tokens);
+  if (!whole) throw new UserError(`${path} does not describe a dataset of format 1: prepare the data again`);
+  return parsed as DatasetDescription;
+}
+
+/** Opens a prepared folder; its files must have the sizes that `dataset.json` states. */
+export function openDataset(folder: string): Dataset {
+  const description = readDescription(folder);
+  const open = (name: "train" | "validation") => {
+    const path = `${folder}/${name}.bin`;
+    const source = openTokens(path, description.tokenBytes, description.vocabularySize);
+    if (source.length !== description[name].tokens) {
+      source.close();
+      throw new UserError(
+        `${path} has ${source.length} tokens instead of ${
+          description[name].tokens
+        }: it is truncated; prepare the data again`,
+      );
+    }
+    return source;
+  };
+  const train = open("train");
+  try {
+    const validation = open("validation");
+    const close = () => {
+      train.close();
+      validation.close();
+    };
+    return { folder, description, train, validation, close };
+  } catch (error) {
+    train.close();
+    throw error;
+  }
+}
+
+/** Edit distance, for suggestions. */
+export function distance(a: string, b: string): number {
+  let row = Array.from({ length: b.length + 1 }, (_, i) => i);
+  for (let i = 1; i <= a.length; i++) {
+    const next = [i];
+    for (let j = 1; j <= b.length; j++) {
+      next[j] = Math.min(row[j] + 1, next[j - 1] + 1, row[j - 1] + (a[i - 1] === b[j - 1] ? 0 : 1));
+    }
+    row = next;
+  }
+  return row[b.length];
+}
+
+/** The name nearest to `name`, if any is near. */
+export function nearest(name: string, names: readonly string[]): string | undefined {
+  const [best] = names.map((other) => ({ other, d: distance(name, other) })).sort((a, b) => a.d - b.d);
+  return best && best.d <= Math.max(2, name.length / 3) ? best.other : undefined;
+}
+
+/**
+ * The prepared folder for what the user named: a prepared folder itself, a text file, a folder of them, JSON lines or
+ * Parquet (tokenized into the cache, once), or a name of the catalogue.
+ */
+export async function resolveData(
+  spec: string,
+  options: { readonly tokenizer: string; readonly onProgress?: (message: string) => void },
+): Promise<string> {
+  if (exists(`${spec}/dataset.json`)) return spec;
+  const entry = catalogue.find(({ name }) => name === spec);
+  if (!exists(spec) && !entry) {
+    const near = nearest(spec, catalogue.map(({ name }) => name));
+    throw new UserError(
+      `There is no data ${spec}: name a text file, a folder, a prepared folder, or one of ` +
+        `${catalogue.map(({ name }) => name).join(", ")}${near ? ` (did you mean ${near}?)` : ""}`,
+    );
+  }
+  const input = exists(spec) ? spec : await fetchDataset(entry!, options.onProgress);
+  const key = createHash("sha256").update(options.tokenizer);
+  if (exists(options.tokenizer)) key.update(String(Deno.statSync(options.tokenizer).mtime?.getTime()));
+  for (const file of corpusFiles([input])) {
+    const { size, mtime } = Deno.statSync(file);
+    key.update(`\n${Deno.realPathSync(file)} ${size} ${mtime?.getTime()}`);
+  }
+  const folder = `${cacheFolder()}/prepared/${key.digest("hex").slice(0, 32)}`;
+  if (exists(`${folder}/dataset.json`)) return folder;
+  try {
+    Deno.mkdirSync(`${cacheFolder()}/prepared`, { recursive: true });
+  } catch (error) {
+    throw new MachineError(
+      `Cannot write the cache ${cacheFolder()}: ${messageOf(error)}; MUSTER_CACHE names another folder`,
+    );
+  }
+  options.onProgress?.(`tokenizing ${spec}`);
+  try {
+    await prepare({ inputs: [input], output: folder, ...options });
+  } catch (error) {
+    // Another process may have prepared it meanwhile.
+    if (!exists(`${folder}/dataset.json`)) throw error;
+  }
+  return folder;
+}

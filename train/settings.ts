@@ -1,0 +1,225 @@
+/**
+ * The settings of a training run: one table that makes the flags, the keys of configuration files, the help, the checks
+ * and the types.
+ * @module
+ */
+
+import { nearest } from "../data/dataset.ts";
+import { UserError } from "../errors.ts";
+import { familyNames, presets } from "../model/configuration.ts";
+import { schedules } from "./learning_rate.ts";
+
+/** One setting. */
+interface Option<T> {
+  readonly kind: "text" | "integer" | "number" | "choice" | "switch";
+  readonly fallback: T;
+  readonly help: string;
+  /** Smallest value, or for numbers `above` it. */
+  readonly least?: number;
+  readonly above?: number;
+  readonly most?: number;
+  /** Values below this, not this itself. */
+  readonly below?: number;
+  readonly choices?: readonly string[];
+}
+
+const text = (fallback: string, help: string): Option<string> => ({ kind: "text", fallback, help });
+const optional = (help: string): Option<string | undefined> => ({ kind: "text", fallback: undefined, help });
+const integer = (fallback: number, least: number, help: string): Option<number> => ({
+  kind: "integer",
+  fallback,
+  least,
+  help,
+});
+const size = (help: string): Option<number | undefined> => ({ kind: "integer", fallback: undefined, least: 1, help });
+const number = (fallback: number, range: Partial<Option<number>>, help: string): Option<number> => ({
+  kind: "number",
+  fallback,
+  help,
+  ...range,
+});
+const flag = (help: string): Option<boolean> => ({ kind: "switch", fallback: false, help });
+function choice<T extends string>(fallback: T, choices: readonly T[], help: string): Option<T> {
+  return { kind: "choice", fallback, choices, help };
+}
+
+/** The table. Keys are the names in configuration files; flags are the same in kebab case. */
+export const trainOptions = {
+  data: text("moby-dick", "prepared folder, text file, folder of texts, or moby-dick, state-of-the-union"),
+  tokenizer: text("byte", "byte, gpt2, a tokenizer.json or its folder; a prepared folder brings its own"),
+  model: optional(`preset: ${Object.keys(presets).join(", ")}`),
+  family: choice("gpt2", familyNames, "architecture"),
+  layers: size("transformer blocks (default 4)"),
+  heads: size("attention heads (default 4)"),
+  kvHeads: size("key/value heads, for grouped-query attention (llama; default: as many as heads)"),
+  width: size("width of the residual stream (default 128)"),
+  sequenceLength: size("tokens in a sequence (default 128, or what --model or --init allows at most 1024)"),
+  batchSize: integer(8, 1, "sequences per step, over all devices"),
+  microBatchSize: size("sequences computed at a time; their gradients are summed (default: as many as fit)"),
+  steps: integer(1000, 1, "steps to train in all"),
+  learningRate: number(3e-3, { above: 0, most: 10 }, "peak learning rate"),
+  minLearningRate: number(3e-4, { least: 0, most: 10 }, "learning rate at the end of linear, cosine and wsd"),
+  warmupSteps: integer(50, 0, "steps in which the learning rate rises"),
+  lrSchedule: choice("cosine", schedules, "learning rate behind the warm-up"),
+  weightDecay: number(0.1, { least: 0, most: 10 }, "AdamW's decay of matrices"),
+  beta1: number(0.9, { least: 0, below: 1 }, "AdamW's decay of the mean"),
+  beta2: number(0.95, { least: 0, below: 1 }, "AdamW's decay of the square"),
+  epsilon: number(1e-8, { least: 1e-30, most: 1 }, "AdamW's epsilon"),
+  clip: number(1, { least: 0 }, "largest global gradient norm; 0: no clipping"),
+  dropout: number(0, { least: 0, below: 1 }, "dropout of embeddings and residual branches"),
+  seed: {
+    kind: "integer",
+    fallback: 1337,
+    least: 0,
+    most: 2 ** 32 - 1,
+    help: "of weights, sample order and dropout",
+  } as Option<number>,
+  evalInterval: integer(100, 0, "steps between validations; 0: only at the end"),
+  evalBatches: integer(20, 1, "batches of a validation"),
+  checkpointInterval: integer(200, 0, "steps between checkpoints; 0: only at the end"),
+  keep: integer(2, 0, "checkpoints kept; 0: all"),
+  out: optional("folder of the run (default: runs/1, runs/2, …)"),
+  resume: optional("run or checkpoint to go on from; its settings hold unless given again"),
+  init: optional("Hugging Face folder whose weights to start from"),
+  devices: text("0", "index of the GPU, as `muster devices` lists them"),
+  restarts: integer(0, 0, "times to go on from the last checkpoint after a crash"),
+  json: flag("one JSON event per line"),
+  quiet: flag("print only the end"),
+  verbose: flag("print stacks with errors, and more"),
+};
+
+/** Names of settings. */
+export type SettingName = keyof typeof trainOptions;
+
+/** All settings of a run. */
+export type TrainSettings = {
+  -readonly [K in SettingName]: (typeof trainOptions)[K] extends Option<infer T> ? T : never;
+};
+
+/** Settings as given: some of them. */
+export type GivenSettings = { -readonly [K in SettingName]?: TrainSettings[K] | undefined };
+
+const names = Object.keys(trainOptions) as SettingName[];
+
+/** `learningRate` → `learning-rate`. */
+export function flagName(name: string): string {
+  return name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
+}
+
+function optionOf(name: SettingName): Option<unknown> {
+  return trainOptions[name] as Option<unknown>;
+}
+
+/** Checks one value; `given` is what the user wrote (a string from the command line, anything from a file). */
+function parseValue(name: SettingName, given: unknown, where: string): unknown {
+  const option = optionOf(name);
+  const bad = (rule: string): never => {
+    throw new UserError(`${where} is ${JSON.stringify(given)}, but must be ${rule}`);
+  };
+  switch (option.kind) {
+    case "switch":
+      return typeof given === "boolean" ? given : bad("true or false");
+    case "text":
+      return typeof given === "string" && given !== ""
+        ? given
+        : typeof given === "number"
+        ? String(given)
+        : bad("a text");
+    case "choice":
+      if (option.choices!.includes(given as string)) return given;
+      return bad(`one of ${option.choices!.join(", ")}`);
+    default: {
+      const value = typeof given === "string" && given.trim() !== "" ? Number(given) : given;
+      const { least, above, most, below } = option;
+      const limits = [
+        least !== undefined && `at least ${least}`,
+        above !== undefined && `above ${above}`,
+        most !== undefined && `at most ${most}`,
+        below !== undefined && `below ${below}`,
+      ].filter(Boolean).join(" and ");
+      const what = option.kind === "integer" ? "a whole number" : "a number";
+      const rule = limits ? `${what}, ${limits}` : what;
+      if (typeof value !== "number" || !Number.isFinite(value)) return bad(rule);
+      if (option.kind === "integer" && !Number.isSafeInteger(value)) return bad(rule);
+      if (value < (least ?? -Infinity) || value <= (above ?? -Infinity)) return bad(rule);
+      if (value > (most ?? Infinity) || value >= (below ?? Infinity)) return bad(rule);
+      return value;
+    }
+  }
+}
+
+/** Checks settings under the names of flags (`kind` "flag") or of configuration files. */
+export function parseSettings(given: Readonly<Record<string, unknown>>, source: string): GivenSettings {
+  const settings: Record<string, unknown> = {};
+  for (const [key, value] of Object.entries(given)) {
+    if (value === undefined) continue;
+    const name = names.find((name) => name === key || flagName(name) === key || name === key.replaceAll("_", "-"));
+    if (!name) {
+      const near = nearest(key, [...names, ...names.map(flagName)]);
+      throw new UserError(`${source} has the unknown setting ${key}${near ? `; did you mean ${near}?` : ""}`);
+    }
+    settings[name] = parseValue(name, value, source === "flags" ? `--${flagName(name)}` : `${source}: ${key}`);
+  }
+  return settings as GivenSettings;
+}
+
+/** Reads a configuration file in TOML or JSON. */
+export async function readSettingsFile(path: string): Promise<GivenSettings> {
+  let content: string;
+  try {
+    content = Deno.readTextFileSync(path);
+  } catch {
+    throw new UserError(`Cannot read the configuration ${path}`);
+  }
+  let parsed: unknown;
+  try {
+    if (path.endsWith(".json")) parsed = JSON.parse(content);
+    else parsed = (await import("smol-toml")).parse(content);
+  } catch (error) {
+    throw new UserError(`${path} cannot be parsed: ${(error as Error).message.split("\n")[0]}`);
+  }
+  if (typeof parsed !== "object" || parsed === null) throw new UserError(`${path} holds no settings`);
+  return parseSettings(parsed as Record<string, unknown>, path);
+}
+
+/** All settings: what is given, earlier arguments first, then the defaults. */
+export function completeSettings(...given: readonly GivenSettings[]): TrainSettings {
+  const settings: Record<string, unknown> = {};
+  for (const name of names) {
+    const found = given.find((some) => some[name] !== undefined);
+    settings[name] = found ? found[name] : optionOf(name).fallback;
+  }
+  const complete = settings as TrainSettings;
+  if (complete.warmupSteps > complete.steps) complete.warmupSteps = Math.min(complete.warmupSteps, complete.steps);
+  if (complete.minLearningRate > complete.learningRate) {
+    throw new UserError(
+      `--min-learning-rate ${complete.minLearningRate} is above --learning-rate ${complete.learningRate}: lower it`,
+    );
+  }
+  return complete;
+}
+
+/** One line of the help: flag, meaning, default. */
+export function describeOptions(): { flag: string; help: string; fallback: string }[] {
+  return names.map((name) => {
+    const option = optionOf(name);
+    const argument = option.kind === "switch"
+      ? ""
+      : option.kind === "choice"
+      ? ` ${option.choices!.join("|")}`
+      : ` <${option.kind}>`;
+    return {
+      flag: `--${flagName(name)}${argument}`,
+      help: option.help,
+      fallback: option.fallback === undefined || option.kind === "switch" ? "" : String(option.fallback),
+    };
+  });
+}
+
+/** Names of all settings. */
+export const settingNames: readonly SettingName[] = names;
+
+/** True for settings that are switches. */
+export function isSwitch(name: SettingName): boolean {
+  return optionOf(name).kind === "switch";
+}
