@@ -17,6 +17,14 @@ export class MachineError extends Error {
   override name = "MachineError";
   /** Exit code of the process. */
   readonly exitCode = 1;
+  /** True if the same work may succeed in a new process: a device that was lost or stopped answering. */
+  readonly restartable: boolean;
+
+  /** @param message the sentence to print @param options whether a new attempt may succeed */
+  constructor(message: string, options: { restartable?: boolean } = {}) {
+    super(message);
+    this.restartable = options.restartable ?? false;
+  }
 }
 
 /** The message of anything thrown. */

@@ -78,7 +78,7 @@ export class Device {
   /** Throws `MachineError` if the device reported an error or was lost since it was opened. */
   check(): void {
     if (this.#failure !== undefined) {
-      throw new MachineError(`The GPU ${this.capabilities.name} failed: ${this.#failure}`);
+      throw new MachineError(`The GPU ${this.capabilities.name} failed: ${this.#failure}`, { restartable: true });
     }
   }
 

@@ -116,8 +116,8 @@ export class ModelProgram {
     this.program.write(this.model.targets, targets);
   }
 
-  /** Forward and backward of a micro-batch whose first row is `firstRow` of the step's. */
-  train(tokens: Uint32Array, targets: Int32Array, dropout?: { seed: number; step: number; firstRow: number }): void {
+  /** Uploads a micro-batch to train on, whose first row is `firstRow` of the step's. */
+  stage(tokens: Uint32Array, targets: Int32Array, dropout?: { seed: number; step: number; firstRow: number }): void {
     this.writeBatch(tokens, targets);
     sortTokens(tokens, this.#order, this.#runs, this.#counts);
     this.program.write(this.model.order, this.#order);
@@ -128,6 +128,11 @@ export class ModelProgram {
       this.#dropout[2] = dropout.firstRow;
       this.program.write(this.model.dropoutState, this.#dropout);
     }
+  }
+
+  /** Forward and backward of a micro-batch. */
+  train(tokens: Uint32Array, targets: Int32Array, dropout?: { seed: number; step: number; firstRow: number }): void {
+    this.stage(tokens, targets, dropout);
     this.program.run("train");
   }
 

@@ -58,8 +58,19 @@ export const trainOptions = {
   microBatchSize: size("sequences computed at a time; their gradients are summed (default: as many as fit)"),
   steps: integer(1000, 1, "steps to train in all"),
   learningRate: number(3e-3, { above: 0, most: 10 }, "peak learning rate"),
-  minLearningRate: number(3e-4, { least: 0, most: 10 }, "learning rate at the end of linear, cosine and wsd"),
-  warmupSteps: integer(50, 0, "steps in which the learning rate rises"),
+  minLearningRate: {
+    kind: "number",
+    fallback: undefined,
+    least: 0,
+    most: 10,
+    help: "learning rate at the end of linear, cosine and wsd (default: a tenth of the peak)",
+  } as Option<number | undefined>,
+  warmupSteps: {
+    kind: "integer",
+    fallback: undefined,
+    least: 0,
+    help: "steps in which the learning rate rises (default: 5% of the steps, at most 50)",
+  } as Option<number | undefined>,
   lrSchedule: choice("cosine", schedules, "learning rate behind the warm-up"),
   weightDecay: number(0.1, { least: 0, most: 10 }, "AdamW's decay of matrices"),
   beta1: number(0.9, { least: 0, below: 1 }, "AdamW's decay of the mean"),
@@ -182,21 +193,28 @@ export async function readSettingsFile(path: string): Promise<GivenSettings> {
   return parseSettings(parsed as Record<string, unknown>, path);
 }
 
+/** Settings in which nothing that a schedule needs is left open. */
+export type CompleteSettings = TrainSettings & { minLearningRate: number; warmupSteps: number };
+
 /** All settings: what is given, earlier arguments first, then the defaults. */
-export function completeSettings(...given: readonly GivenSettings[]): TrainSettings {
+export function completeSettings(...given: readonly GivenSettings[]): CompleteSettings {
   const settings: Record<string, unknown> = {};
   for (const name of names) {
     const found = given.find((some) => some[name] !== undefined);
     settings[name] = found ? found[name] : optionOf(name).fallback;
   }
   const complete = settings as TrainSettings;
-  if (complete.warmupSteps > complete.steps) complete.warmupSteps = Math.min(complete.warmupSteps, complete.steps);
+  complete.warmupSteps ??= Math.min(50, Math.ceil(complete.steps / 20));
+  complete.minLearningRate ??= complete.learningRate / 10;
+  if (complete.warmupSteps > complete.steps) {
+    throw new UserError(`--warmup-steps ${complete.warmupSteps} is more than --steps ${complete.steps}: lower it`);
+  }
   if (complete.minLearningRate > complete.learningRate) {
     throw new UserError(
       `--min-learning-rate ${complete.minLearningRate} is above --learning-rate ${complete.learningRate}: lower it`,
     );
   }
-  return complete;
+  return complete as CompleteSettings;
 }
 
 /** One line of the help: flag, meaning, default. */

@@ -1,0 +1,49 @@
+/**
+ * What a training run tells while it goes.
+ * @module
+ */
+
+import type { CompleteSettings } from "./settings.ts";
+
+/** A run's events, in the order in which they come; with `--json` each is a line. */
+export type TrainEvent =
+  | {
+    readonly event: "start";
+    readonly config: CompleteSettings;
+    readonly run: string;
+    readonly device: string;
+    readonly parameters: number;
+    readonly vocabularySize: number;
+    readonly microBatchSize: number;
+    /** Device memory planned, in bytes. */
+    readonly bytes: number;
+    readonly memory: string;
+    readonly firstStep: number;
+  }
+  | {
+    readonly event: "step";
+    readonly step: number;
+    /** Nats per token, mean over the step. */
+    readonly loss: number;
+    /** Before clipping. */
+    readonly gradNorm: number;
+    readonly learningRate: number;
+    /** Trained on since the start of the run. */
+    readonly tokens: number;
+    readonly tokensPerSecond: number;
+    readonly milliseconds: number;
+  }
+  | { readonly event: "evaluation"; readonly step: number; readonly loss: number }
+  | { readonly event: "checkpoint"; readonly step: number; readonly path: string }
+  | { readonly event: "message"; readonly message: string }
+  | { readonly event: "error"; readonly message: string; readonly exitCode: number }
+  | {
+    readonly event: "done";
+    readonly step: number;
+    readonly loss: number;
+    readonly validationLoss: number;
+    readonly seconds: number;
+    readonly checkpoint: string;
+    /** True if the run was asked to stop before its last step. */
+    readonly stopped: boolean;
+  };

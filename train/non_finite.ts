@@ -1,0 +1,51 @@
+/**
+ * Finds where NaN or infinity first appeared: the step is run again, op by op, and every result is looked at.
+ * @module
+ */
+
+import type { Op } from "../graph/graph.ts";
+import { elementCount, type Tensor } from "../graph/tensor.ts";
+import type { ModelProgram } from "./model_program.ts";
+
+/** Index of the first element that is NaN or infinite, or -1. */
+export function findNonFinite(values: Float32Array): number {
+  for (let i = 0; i < values.length; i++) if (!Number.isFinite(values[i])) return i;
+  return -1;
+}
+
+/**
+ * Runs the micro-batches of a step again and says in words which tensor was the first that is not finite.
+ * `stage(i)` uploads micro-batch i and zeroes the sum of losses; gradients are zeroed here.
+ */
+export async function firstNonFinite(
+  model: ModelProgram,
+  microBatches: number,
+  stage: (index: number) => void,
+): Promise<string> {
+  const { program } = model;
+  for (const { parameter, tensor, training } of model.model.parameters) {
+    if (findNonFinite(await program.read(tensor)) >= 0) {
+      return `the weights ${parameter.name} were not finite before it`;
+    }
+    if (training) program.write(training.gradient, new Float32Array(elementCount(tensor)));
+  }
+  for (let i = 0; i < microBatches; i++) {
+    stage(i);
+    let found: { op: Op; tensor: Tensor; index: number } | undefined;
+    await program.step("train", async (op) => {
+      for (const tensor of op.outputs) {
+        if (tensor.dtype !== "f32") continue;
+        const index = findNonFinite(await program.read(tensor));
+        if (index < 0) continue;
+        found = { op, tensor, index };
+        return false;
+      }
+      return true;
+    });
+    if (found) {
+      const { op, tensor, index } = found;
+      return `it first appeared in ${tensor.name}, made by ${op.definition.name}, at element ${index} of [${tensor.shape}]`;
+    }
+  }
+  return "run again, the step gave finite numbers: the device may be faulty";
+}
