@@ -13,9 +13,7 @@ import type { TrainEvent } from "./events.ts";
 import { controlSlots, type RankJob, type RankMessage, startRank, unpackFailure } from "./rank.ts";
 import { makeRunFolder, MetricsFile, nextRunFolder } from "./run_folder.ts";
 import { type CompleteSettings, completeSettings, type GivenSettings } from "./settings.ts";
-
-/** Version of Muster, as checkpoints record it. */
-export const version = "0.1.0";
+import { version } from "./version.ts";
 
 /** Without a sign of life from the device for this long, in ms, a run is given up. First steps compile kernels. */
 const stallMilliseconds = 10 * 60_000;

@@ -1,0 +1,138 @@
+/** Parses the command line and runs the command. */
+
+import { Command, CommanderError } from "commander";
+import { nearest } from "../data/dataset.ts";
+import { UserError } from "../errors.ts";
+import { describeOptions, isSwitch, settingNames } from "../train/settings.ts";
+import { version } from "../train/version.ts";
+import { print, report } from "./output.ts";
+
+/** Options as commander gives them. */
+export type Options = Record<string, unknown>;
+
+/** Adds a command whose examples follow its options in the help. */
+function command(program: Command, name: string, summary: string, examples: string[]): Command {
+  return program.command(name)
+    .description(summary)
+    .option("--verbose", "print stacks with errors")
+    .addHelpText("after", `\nExamples:\n${examples.map((example) => `  ${example}`).join("\n")}`)
+    .allowExcessArguments(false);
+}
+
+function trainCommand(program: Command, run: (action: () => Promise<number>) => void): void {
+  const train = program.command("train")
+    .description("train a model; with no flags, a small one on Moby-Dick")
+    .option("--config <file>", "settings from a TOML or JSON file; flags go before them")
+    .allowExcessArguments(false)
+    .addHelpText(
+      "after",
+      "\nExamples:\n  muster train\n  muster train --data my.txt --layers 6 --width 256 --steps 5000\n" +
+        "  muster train --resume runs/1 --steps 2000\n  muster train --init ./gpt2 --tokenizer gpt2 --data notes/ --learning-rate 3e-5",
+    );
+  describeOptions().forEach(({ flag, help, fallback }, i) => {
+    const argument = isSwitch(settingNames[i]) ? flag.split(" ")[0] : flag.replace(/ ([^<].*)$/, " <$1>");
+    train.option(argument, fallback ? `${help} (default: ${fallback})` : help);
+  });
+  train.action((options: Options) =>
+    run(async () => await (await import("./train.ts")).trainCommand(options, Deno.args))
+  );
+}
+
+function build(run: (action: () => Promise<number>) => void): Command {
+  const program = new Command("muster")
+    .description("Trains language models on the GPUs you have, with a graphics driver and nothing else.")
+    .version(version)
+    .helpCommand("help [command]", "show the help of a command");
+  trainCommand(program, run);
+  command(program, "prepare", "turn text files, folders, JSON lines and Parquet into tokens", [
+    "muster prepare books/ --out books.tokens --tokenizer gpt2",
+    "muster prepare corpus.jsonl --out corpus.tokens --train-tokenizer --vocab-size 8192",
+  ])
+    .argument("<inputs...>", "files and folders")
+    .requiredOption("--out <folder>", "folder to make")
+    .option("--tokenizer <name>", "byte, gpt2, a tokenizer.json or its folder", "byte")
+    .option("--train-tokenizer", "train a byte-pair tokenizer on the corpus")
+    .option("--vocab-size <n>", "ids of a trained tokenizer", "8192")
+    .option("--validation <fraction>", "share kept for validation", "0.1")
+    .option("--text-field <name>", "field of JSON lines or column of Parquet that holds the text", "text")
+    .option("--seed <n>", "chooses the documents for validation", "1337")
+    .option("--force", "replace the folder")
+    .option("--json", "print the result as JSON")
+    .action((inputs: string[], options: Options) =>
+      run(async () => await (await import("./prepare.ts")).prepareCommand(inputs, options))
+    );
+  command(program, "generate", "write text with a trained model", [
+    'muster generate --checkpoint runs/1 --prompt "Call me"',
+    'muster generate --checkpoint ./gpt2 --prompt "The sea" --tokens 50 --temperature 0',
+  ])
+    .requiredOption("--checkpoint <folder>", "run, checkpoint or Hugging Face folder")
+    .option("--prompt <text>", "text to go on from", "\n")
+    .option("--tokens <n>", "tokens to write", "200")
+    .option("--temperature <t>", "0: always the likeliest token; higher: more varied", "0.8")
+    .option("--top-k <k>", "only the k likeliest tokens; 0: all", "0")
+    .option("--top-p <p>", "only the likeliest tokens that make up this probability", "1")
+    .option("--seed <n>", "of the choices", "1337")
+    .option("--json", "print the result as JSON")
+    .action((options: Options) => run(async () => await (await import("./generate.ts")).generateCommand(options)));
+  command(program, "eval", "measure a model's loss on data", ["muster eval --checkpoint runs/1 --data moby-dick"])
+    .requiredOption("--checkpoint <folder>", "run, checkpoint or Hugging Face folder")
+    .requiredOption("--data <data>", "prepared folder, text or catalogue name; its validation part is read")
+    .option("--sequences <n>", "windows of text to read; all if left out")
+    .option("--sequence-length <n>", "tokens in a window")
+    .option("--json", "print the result as JSON")
+    .action((options: Options) => run(async () => await (await import("./evaluate.ts")).evaluateCommand(options)));
+  command(program, "devices", "list the GPUs with their features and limits", [
+    "muster devices",
+    "muster devices --json",
+  ])
+    .option("--json", "print as JSON")
+    .action((options: Options) => run(async () => await (await import("./devices.ts")).devicesCommand(options)));
+  command(program, "plot", "draw a run's loss curve, in the terminal and as SVG", [
+    "muster plot runs/1",
+    "muster plot runs/1 --svg loss.svg",
+  ])
+    .argument("<run>", "folder of the run")
+    .option("--svg <file>", "where to write the SVG (default: loss.svg in the run's folder)")
+    .option("--json", "print the curves as JSON")
+    .action((path: string, options: Options) =>
+      run(async () => await (await import("./plot.ts")).plotCommand(path, options))
+    );
+  return program;
+}
+
+/** What commander found wrong, as one sentence. */
+function usageError(program: Command, error: CommanderError, args: readonly string[]): UserError {
+  const names = program.commands.flatMap((sub) => [sub.name(), ...sub.aliases()]);
+  const message = error.message.replace(/^error: /, "").replace(/\s*\n\(Did you mean (.*)\?\)$/s, "; did you mean $1?");
+  if (error.code === "commander.unknownCommand" && args[0]) {
+    const near = nearest(args[0], names);
+    return new UserError(
+      `There is no command ${args[0]}${near ? `; did you mean ${near}?` : ""} (commands: ${names.join(", ")})`,
+    );
+  }
+  return new UserError(`${message.charAt(0).toUpperCase()}${message.slice(1)}`);
+}
+
+/** Runs a command line and returns the exit code. */
+export async function main(args: readonly string[]): Promise<number> {
+  const reporting = { json: args.includes("--json"), verbose: args.includes("--verbose") };
+  let chosen: (() => Promise<number>) | undefined;
+  const program = build((action) => void (chosen = action));
+  for (const part of [program, ...program.commands]) {
+    part.exitOverride().configureOutput({ writeOut: print, writeErr: () => {} });
+  }
+  try {
+    if (args.length === 0) {
+      print(program.helpInformation());
+      return 0;
+    }
+    program.parse([...args], { from: "user" });
+    return await chosen!();
+  } catch (error) {
+    if (error instanceof CommanderError) {
+      if (error.exitCode === 0) return 0;
+      return report(usageError(program, error, args), reporting);
+    }
+    return report(error, reporting);
+  }
+}

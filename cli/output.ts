@@ -1,0 +1,43 @@
+/** Standard output and error, for commands. */
+
+import { messageOf, UserError } from "../errors.ts";
+
+const encoder = new TextEncoder();
+
+function writeAll(stream: { writeSync(bytes: Uint8Array): number }, text: string): void {
+  const bytes = encoder.encode(text);
+  try {
+    for (let done = 0; done < bytes.length;) done += stream.writeSync(bytes.subarray(done));
+  } catch (error) {
+    // Whoever read this has gone (`| head`): there is nobody left to tell.
+    if (error instanceof Deno.errors.BrokenPipe) Deno.exit(0);
+    throw error;
+  }
+}
+
+/** Writes to standard output. */
+export function print(text: string): void {
+  writeAll(Deno.stdout, text);
+}
+
+/** Writes to standard error. */
+export function printError(text: string): void {
+  writeAll(Deno.stderr, text);
+}
+
+/** Prints one JSON object on a line. */
+export function printJson(value: unknown): void {
+  print(`${JSON.stringify(value)}\n`);
+}
+
+/** Reports what was thrown, as one sentence, and returns the exit code. */
+export function report(error: unknown, options: { json: boolean; verbose: boolean }): number {
+  const exitCode = error instanceof UserError ? 2 : 1;
+  const message = messageOf(error).trim();
+  if (options.json) printJson({ event: "error", message, exitCode });
+  const known = error instanceof Error && (error.name === "UserError" || error.name === "MachineError");
+  printError(`muster: ${message}\n`);
+  if (options.verbose && error instanceof Error) printError(`${error.stack}\n`);
+  else if (!known) printError("This is a fault of Muster: run again with --verbose and report what it prints\n");
+  return exitCode;
+}

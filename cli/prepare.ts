@@ -1,0 +1,39 @@
+/** `muster prepare`. */
+
+import { prepare } from "../data/prepare.ts";
+import { formatCount } from "../train/progress.ts";
+import type { Options } from "./main.ts";
+import { print, printError, printJson } from "./output.ts";
+import { numberOption } from "./values.ts";
+
+/** The command. */
+export async function prepareCommand(inputs: readonly string[], options: Options): Promise<number> {
+  const json = options.json === true;
+  const output = String(options.out);
+  const description = await prepare({
+    inputs,
+    output,
+    tokenizer: String(options.tokenizer),
+    ...(options.trainTokenizer === true
+      ? { trainVocabulary: numberOption(options, "vocabSize", { least: 257, most: 1e6, whole: true }) }
+      : {}),
+    validationFraction: numberOption(options, "validation", { least: 0, most: 0.99 }),
+    textField: String(options.textField),
+    seed: numberOption(options, "seed", { least: 0, most: 2 ** 32 - 1, whole: true }),
+    force: options.force === true,
+    onProgress: (message) => json || printError(`${message}\n`),
+  });
+  if (json) printJson({ output, ...description });
+  else {
+    print(
+      `${output}: ${formatCount(description.documents)} documents, ${
+        formatCount(description.train.tokens)
+      } training and ` +
+        `${formatCount(description.validation.tokens)} validation tokens, vocabulary ${
+          formatCount(description.vocabularySize)
+        }\n` +
+        `next:\n  muster train --data ${output}\n`,
+    );
+  }
+  return 0;
+}

@@ -1,0 +1,103 @@
+/** `muster train`. */
+
+import { MachineError } from "../errors.ts";
+import { findCheckpoint } from "../train/checkpoint.ts";
+import type { TrainEvent } from "../train/events.ts";
+import { generate } from "../train/generate.ts";
+import { progressReporter } from "../train/progress.ts";
+import { nextRunFolder } from "../train/run_folder.ts";
+import { completeSettings, type GivenSettings, parseSettings, readSettingsFile } from "../train/settings.ts";
+import { isSupervised, restartableExitCode, supervise } from "../train/supervisor.ts";
+import { train, type TrainResult } from "../train/trainer.ts";
+import type { Options } from "./main.ts";
+import { print, printError, printJson } from "./output.ts";
+
+/** Tokens of the sample at the end. */
+const sampleTokens = 200;
+
+/** Settings of the command line and of `--config`. */
+async function readSettings(options: Options): Promise<GivenSettings> {
+  const { config, ...flags } = options;
+  const fromFlags = parseSettings(flags, "flags");
+  const fromFile = config === undefined ? {} : await readSettingsFile(String(config));
+  return { ...fromFile, ...fromFlags };
+}
+
+/** Where the run will be, so that the watching process knows it too. */
+function runFolder(given: GivenSettings): string {
+  if (given.out !== undefined) return given.out;
+  if (given.resume === undefined) return nextRunFolder();
+  return findCheckpoint(given.resume).replace(/\/checkpoints\/step-\d+\/?$/, "");
+}
+
+/** Shows how the model writes, and what to do next. */
+async function showSample(result: TrainResult, events: (text: string) => void): Promise<void> {
+  const { checkpoint, run } = result;
+  events("\nsample\n");
+  await generate({ checkpoint, prompt: "\n", tokens: sampleTokens, onText: events });
+  events(
+    `\n\ncheckpoint ${checkpoint}\nnext:\n` +
+      `  muster generate --checkpoint ${run} --prompt "Call me"\n` +
+      `  muster plot ${run}\n` +
+      `  muster eval --checkpoint ${run} --data ${"moby-dick"}\n` +
+      `  muster train --resume ${run} --steps ${2 * result.step}\n`,
+  );
+}
+
+/** In the process that trains. */
+async function trainHere(given: GivenSettings, json: boolean, quiet: boolean): Promise<number> {
+  const controller = new AbortController();
+  const stopSignals: readonly Deno.Signal[] = Deno.build.os === "windows" ? ["SIGINT"] : ["SIGTERM"];
+  let requests = 0;
+  const stop = () => {
+    if (++requests > 1) Deno.exit(130);
+    controller.abort();
+    if (!quiet) printError("\nfinishing this step, then saving; once more stops at once\n");
+  };
+  const ignore = () => {};
+  for (const signal of stopSignals) Deno.addSignalListener(signal, stop);
+  // An interrupt from the terminal reaches this process too; the watching one turns it into a request to stop.
+  if (Deno.build.os !== "windows") Deno.addSignalListener("SIGINT", ignore);
+  const reporter = progressReporter({
+    isTerminal: Deno.stderr.isTerminal(),
+    width: () => Deno.consoleSize().columns,
+    write: printError,
+  }, { quiet: quiet || json });
+  const onEvent = (event: TrainEvent) => json && event.event !== "message" ? printJson(event) : reporter(event);
+  try {
+    const result = await train(given, { onEvent, signal: controller.signal });
+    if (!json && !quiet && requests === 0) await showSample(result, print);
+    else if (!json) print(`checkpoint ${result.checkpoint}\n`);
+    return 0;
+  } finally {
+    for (const signal of stopSignals) Deno.removeSignalListener(signal, stop);
+    if (Deno.build.os !== "windows") Deno.removeSignalListener("SIGINT", ignore);
+  }
+}
+
+/** The command. */
+export async function trainCommand(options: Options, args: readonly string[]): Promise<number> {
+  const given = await readSettings(options);
+  const settings = completeSettings(given);
+  const { json, quiet } = settings;
+  if (isSupervised()) {
+    try {
+      return await trainHere(given, json, quiet);
+    } catch (error) {
+      const { report } = await import("./output.ts");
+      const code = report(error, { json, verbose: settings.verbose });
+      // A device that does not answer holds its Worker for good: leaving is the only way out.
+      Deno.exit(error instanceof MachineError && error.restartable ? restartableExitCode : code);
+    }
+  }
+  const out = runFolder(given);
+  return await supervise({
+    args: given.out === undefined ? [...args, "--out", out] : args,
+    run: out,
+    restarts: settings.restarts,
+    onMessage: (message) => {
+      if (json) printJson({ event: "error", message, exitCode: 1 });
+      printError(`muster: ${message}\n`);
+    },
+  });
+}

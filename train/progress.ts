@@ -1,0 +1,124 @@
+/**
+ * A run's events as lines for a person.
+ * @module
+ */
+
+import { styleText } from "node:util";
+import { formatBytes } from "../graph/plan.ts";
+import type { TrainEvent } from "./events.ts";
+
+/** Where lines go. */
+export interface Terminal {
+  readonly isTerminal: boolean;
+  /** Columns. */
+  readonly width: () => number;
+  write(text: string): void;
+}
+
+/** Plain lines come at most this often when the output is no terminal, in ms. */
+const plainMilliseconds = 10_000;
+
+/** `1 h 02 min`, `3 min 20 s`, `12 s`. */
+export function formatDuration(seconds: number): string {
+  const whole = Math.max(0, Math.round(seconds));
+  const pad = (n: number) => String(n).padStart(2, "0");
+  if (whole >= 3600) return `${Math.floor(whole / 3600)} h ${pad(Math.floor(whole / 60) % 60)} min`;
+  if (whole >= 60) return `${Math.floor(whole / 60)} min ${pad(whole % 60)} s`;
+  return `${whole} s`;
+}
+
+/** `1,234,567`. */
+export function formatCount(count: number): string {
+  return Math.round(count).toLocaleString("en-US");
+}
+
+function header(event: Extract<TrainEvent, { event: "start" }>): string[] {
+  const { config, device, parameters, vocabularySize, microBatchSize, bytes, memory, run, firstStep } = event;
+  const c = config;
+  const from = firstStep > 0 ? `, resumed at step ${firstStep}` : c.init ? `, from ${c.init}` : "";
+  const batch = microBatchSize === c.batchSize ? "" : ` (${microBatchSize} at a time)`;
+  return [
+    `device   ${device}`,
+    `model    ${c.model ?? c.family}, ${formatCount(parameters)} parameters${from}`,
+    `data     ${c.data}, vocabulary ${formatCount(vocabularySize)} (${c.tokenizer})`,
+    `batch    ${c.batchSize} sequences${batch}; ${c.steps} steps; ${c.lrSchedule} learning rate ${c.learningRate}`,
+    `memory   ${formatBytes(bytes)}: ${memory}`,
+    `run      ${run}`,
+  ];
+}
+
+/** Makes the function that shows events: a live line on a terminal, plain lines elsewhere. */
+export function progressReporter(terminal: Terminal, options: { quiet: boolean }): (event: TrainEvent) => void {
+  let live = false;
+  let steps = 0;
+  let firstStep = 0;
+  let firstAt = 0;
+  let shown = -Infinity;
+  const recent: number[] = [];
+  const clear = () => {
+    if (live) terminal.write("\r\x1b[K");
+    live = false;
+  };
+  const line = (text: string) => {
+    clear();
+    terminal.write(`${text}\n`);
+  };
+  const bold = (text: string) => terminal.isTerminal ? styleText("bold", text) : text;
+
+  return (event) => {
+    if (options.quiet && event.event !== "done") return;
+    switch (event.event) {
+      case "message":
+        return line(event.message);
+      case "start":
+        steps = event.config.steps;
+        firstStep = event.firstStep;
+        header(event).forEach(line);
+        return;
+      case "step": {
+        const now = performance.now();
+        // The first two steps compile and measure: the time left is told from those behind them.
+        if (event.step <= firstStep + 2) firstAt = now;
+        recent.push(event.milliseconds);
+        if (recent.length > 20) recent.shift();
+        const mean = recent.reduce((a, b) => a + b, 0) / recent.length;
+        const rate = event.tokensPerSecond * event.milliseconds / mean;
+        const perStep = event.step > firstStep + 3
+          ? (now - firstAt) / (event.step - firstStep - 2)
+          : event.milliseconds;
+        const left = formatDuration((steps - event.step) * perStep / 1e3);
+        const text =
+          `step ${String(event.step).padStart(String(steps).length)}/${steps}  loss ${event.loss.toFixed(4)}  ` +
+          `${formatCount(rate)} tokens/s  ${left} left`;
+        if (terminal.isTerminal) {
+          const share = Math.round(20 * event.step / steps);
+          const bar = `${"█".repeat(share)}${"░".repeat(20 - share)}`;
+          const width = terminal.width();
+          const full = `${text}  ${bar}`;
+          terminal.write(`\r\x1b[K${full.length < width ? full : text.slice(0, Math.max(0, width - 1))}`);
+          live = true;
+        } else if (now - shown > plainMilliseconds || event.step === firstStep + 1) {
+          shown = now;
+          line(text);
+        }
+        return;
+      }
+      case "evaluation":
+        return line(
+          `step ${String(event.step).padStart(String(steps).length)}/${steps}  ${
+            bold(`validation loss ${event.loss.toFixed(4)}`)
+          }`,
+        );
+      case "checkpoint":
+        return line(`saved    ${event.path}`);
+      case "error":
+        return clear();
+      case "done":
+        line(
+          `${event.stopped ? "stopped" : "done"} at step ${event.step} in ${formatDuration(event.seconds)}: ` +
+            `loss ${event.loss.toFixed(4)}, ${bold(`validation loss ${event.validationLoss.toFixed(4)}`)}`,
+        );
+        return;
+    }
+  };
+}

@@ -1,0 +1,97 @@
+/**
+ * The process that the user started watches the one that trains: a driver that resets the GPU ends the whole process,
+ * Workers and all, and somebody must be left to say so and to go on.
+ * @module
+ */
+
+import { latestCheckpoint } from "./checkpoint.ts";
+
+/** Set in the environment of the process that trains. */
+const mark = "MUSTER_SUPERVISED";
+
+/** How the training process says that a new attempt may succeed. */
+export const restartableExitCode = 75;
+
+/** True in the process that trains. */
+export function isSupervised(): boolean {
+  return Deno.env.get(mark) === "1";
+}
+
+/** What to watch. */
+export interface SupervisorOptions {
+  /** Arguments of the command line of the first attempt. */
+  readonly args: readonly string[];
+  /** Folder of the run, from which later attempts resume. */
+  readonly run: string;
+  readonly restarts: number;
+  /** Told, in words, of a crash and of each restart. */
+  readonly onMessage: (message: string) => void;
+}
+
+/** The command that runs this program again. */
+function ownCommand(args: readonly string[]): Deno.Command {
+  const program = Deno.build.standalone ? [] : ["run", "-A", "--quiet", Deno.mainModule];
+  return new Deno.Command(Deno.execPath(), {
+    args: [...program, ...args],
+    env: { [mark]: "1" },
+    stdin: "null",
+    stdout: "inherit",
+    stderr: "inherit",
+  });
+}
+
+/** Ways to stop: an interrupt from the terminal reaches the child as well, which waits for the request that follows. */
+const signals: readonly Deno.Signal[] = Deno.build.os === "windows" ? ["SIGINT"] : ["SIGINT", "SIGTERM"];
+
+/** Signals by which drivers and kernels end a process, in plain words. */
+const causes: Readonly<Record<string, string>> = {
+  SIGABRT: "aborted, as it does when the GPU is reset or its driver fails",
+  SIGSEGV: "crashed inside the graphics driver or the runtime (SIGSEGV)",
+  SIGBUS: "crashed inside the graphics driver or the runtime (SIGBUS)",
+  SIGILL: "crashed inside the graphics driver or the runtime (SIGILL)",
+  SIGKILL: "was killed (SIGKILL), as the system does when memory runs out",
+};
+
+function describeEnd(status: Deno.CommandStatus): string {
+  if (status.signal) return causes[status.signal] ?? `was ended by ${status.signal}`;
+  return status.code === restartableExitCode ? "lost its GPU" : `ended with exit code ${status.code}`;
+}
+
+/** Runs the training process, again after crashes if asked, and returns the exit code. */
+export async function supervise(options: SupervisorOptions): Promise<number> {
+  const { run, restarts, onMessage } = options;
+  let args = options.args;
+  let stopping = false;
+  for (let attempt = 0;; attempt++) {
+    const child = ownCommand(args).spawn();
+    const forward = () => {
+      stopping = true;
+      try {
+        child.kill(Deno.build.os === "windows" ? "SIGINT" : "SIGTERM");
+      } catch {
+        // It has ended already.
+      }
+    };
+    for (const signal of signals) Deno.addSignalListener(signal, forward);
+    const status = await child.status;
+    for (const signal of signals) Deno.removeSignalListener(signal, forward);
+    if (!status.signal && status.code !== restartableExitCode && status.code <= 2) return status.code;
+    if (stopping && status.code === 130) return 130;
+    const last = latestCheckpoint(run);
+    const kept = last ? `the last checkpoint is ${last}` : "no checkpoint was saved yet";
+    if (attempt >= restarts || stopping) {
+      const how = last
+        ? `go on with \`muster train --resume ${run}\`, or let it go on by itself with --restarts`
+        : "start again";
+      onMessage(`The training process ${describeEnd(status)}; ${kept}: ${how}`);
+      return 1;
+    }
+    onMessage(`The training process ${describeEnd(status)}; ${kept}; starting again (${attempt + 1} of ${restarts})`);
+    if (last) {
+      const without = options.args.filter((arg, i, all) =>
+        !/^--(resume|init)(=|$)/.test(arg) && !/^--(resume|init)$/.test(all[i - 1] ?? "")
+      );
+      args = [...without, "--resume", run];
+    }
+  }
+}
