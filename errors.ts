@@ -7,6 +7,7 @@
 
 /** A mistake in what the user asked for or supplied: a flag, a file, a configuration. Exit code 2. */
 export class UserError extends Error {
+  /** Tells it apart where classes do not survive, as between threads. */
   override name = "UserError";
   /** Exit code of the process. */
   readonly exitCode = 2;
@@ -14,13 +15,19 @@ export class UserError extends Error {
 
 /** A fault of the machine: no adapter, device lost, disk full. Exit code 1. */
 export class MachineError extends Error {
+  /** Tells it apart where classes do not survive, as between threads. */
   override name = "MachineError";
   /** Exit code of the process. */
   readonly exitCode = 1;
   /** True if the same work may succeed in a new process: a device that was lost or stopped answering. */
   readonly restartable: boolean;
 
-  /** @param message the sentence to print @param options whether a new attempt may succeed */
+  /**
+   * Makes the error.
+   *
+   * @param message the sentence to print
+   * @param options whether a new attempt may succeed
+   */
   constructor(message: string, options: { restartable?: boolean } = {}) {
     super(message);
     this.restartable = options.restartable ?? false;

@@ -3,8 +3,8 @@
 import { MachineError } from "../errors.ts";
 import { listDevices } from "../gpu/list.ts";
 import { formatBytes } from "../graph/plan.ts";
-import type { Options } from "./main.ts";
 import { print, printJson } from "./output.ts";
+import type { Options } from "./values.ts";
 
 /** The command. */
 export async function devicesCommand(options: Options): Promise<number> {

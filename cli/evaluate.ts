@@ -2,9 +2,8 @@
 
 import { evaluate } from "../train/evaluate.ts";
 import { formatCount } from "../train/progress.ts";
-import type { Options } from "./main.ts";
 import { print, printError, printJson } from "./output.ts";
-import { optionalNumber } from "./values.ts";
+import { optionalNumber, type Options } from "./values.ts";
 
 /** The command. */
 export async function evaluateCommand(options: Options): Promise<number> {

@@ -1,9 +1,8 @@
 /** `muster generate`. */
 
 import { generate } from "../train/generate.ts";
-import type { Options } from "./main.ts";
 import { print, printError, printJson } from "./output.ts";
-import { numberOption } from "./values.ts";
+import { numberOption, type Options } from "./values.ts";
 
 /** The command. */
 export async function generateCommand(options: Options): Promise<number> {

@@ -6,9 +6,7 @@ import { UserError } from "../errors.ts";
 import { describeOptions, isSwitch, settingNames } from "../train/settings.ts";
 import { version } from "../train/version.ts";
 import { print, report } from "./output.ts";
-
-/** Options as commander gives them. */
-export type Options = Record<string, unknown>;
+import type { Options } from "./values.ts";
 
 /** Adds a command whose examples follow its options in the help. */
 function command(program: Command, name: string, summary: string, examples: string[]): Command {

@@ -2,8 +2,8 @@
 
 import { messageOf, UserError } from "../errors.ts";
 import { plotSvg, plotText, readCurves } from "../train/plot.ts";
-import type { Options } from "./main.ts";
 import { print, printJson } from "./output.ts";
+import type { Options } from "./values.ts";
 
 /** The command. */
 export function plotCommand(run: string, options: Options): Promise<number> {

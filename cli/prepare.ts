@@ -2,9 +2,8 @@
 
 import { prepare } from "../data/prepare.ts";
 import { formatCount } from "../train/progress.ts";
-import type { Options } from "./main.ts";
 import { print, printError, printJson } from "./output.ts";
-import { numberOption } from "./values.ts";
+import { numberOption, type Options } from "./values.ts";
 
 /** The command. */
 export async function prepareCommand(inputs: readonly string[], options: Options): Promise<number> {

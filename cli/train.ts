@@ -9,8 +9,8 @@ import { nextRunFolder } from "../train/run_folder.ts";
 import { completeSettings, type GivenSettings, parseSettings, readSettingsFile } from "../train/settings.ts";
 import { isSupervised, restartableExitCode, supervise } from "../train/supervisor.ts";
 import { train, type TrainResult } from "../train/trainer.ts";
-import type { Options } from "./main.ts";
 import { print, printError, printJson } from "./output.ts";
+import type { Options } from "./values.ts";
 
 /** Tokens of the sample at the end. */
 const sampleTokens = 200;

@@ -1,7 +1,9 @@
 /** Reads numbers among a command's options. */
 
 import { UserError } from "../errors.ts";
-import type { Options } from "./main.ts";
+
+/** Options as commander gives them. */
+export type Options = Record<string, unknown>;
 
 /** The number of option `name`, checked. */
 export function numberOption(

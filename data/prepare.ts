@@ -24,6 +24,7 @@ export interface PrepareOptions {
   readonly validationFraction?: number;
   /** Chooses the documents for validation. */
   readonly seed?: number;
+  /** Field of JSON lines or column of Parquet with the text; `text` if left out. */
   readonly textField?: string;
   /** Replace the output folder. */
   readonly force?: boolean;
@@ -33,14 +34,23 @@ export interface PrepareOptions {
 
 /** What `dataset.json` says. */
 export interface DatasetDescription {
+  /** Version of this form. */
   readonly format: 1;
+  /** Bytes of a token in the .bin files, little-endian. */
   readonly tokenBytes: 2 | 4;
+  /** Ids are below this. */
   readonly vocabularySize: number;
+  /** Name of the tokenizer. */
   readonly tokenizer: string;
+  /** Id behind each document. */
   readonly endOfText: number | null;
+  /** Documents read. */
   readonly documents: number;
+  /** Length and hash of train.bin. */
   readonly train: { readonly tokens: number; readonly sha256: string };
+  /** Length and hash of validation.bin. */
   readonly validation: { readonly tokens: number; readonly sha256: string };
+  /** Names of the files read. */
   readonly sources: readonly string[];
 }
 

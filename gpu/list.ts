@@ -9,7 +9,9 @@ import { adapterName, isSoftware } from "./open.ts";
 export interface DeviceDescription {
   /** Number for `--devices`. */
   readonly index: number;
+  /** The adapter's own name. */
   readonly name: string;
+  /** Name or PCI number of the vendor, as the adapter reports it. */
   readonly vendor: string;
   /** `software` drivers compute on the CPU. */
   readonly type: "software" | "gpu";

@@ -8,15 +8,12 @@
  */
 
 import { MachineError } from "../errors.ts";
-import { maximumWorkgroups } from "../gpu/capabilities.ts";
 import type { Device } from "../gpu/device.ts";
-import type { Dispatch } from "./dispatch.ts";
+import { type Box, cutGrid, submitEnds } from "./grid.ts";
 import type { Graph, Op } from "./graph.ts";
 import { formatBytes, makePlan, placementOf, type Plan, type PlannedDispatch } from "./plan.ts";
 import { elementCount, type Tensor } from "./tensor.ts";
 
-/** GPU time that one submit aims at, in ms; watchdogs strike at 2 s, interactive desktops suffer above 200 ms. */
-const submitMilliseconds = 120;
 /** A single dispatch that takes longer than this, in ms, is cut into several. */
 const dispatchMilliseconds = 100;
 /** Share of the measured multiply-add rate that a first guess counts on. */
@@ -290,43 +287,4 @@ export class Program {
     this.device.drain();
     for (const buffer of [...this.buffers, ...this.#uniforms, this.#absent]) buffer.destroy();
   }
-}
-
-interface Box {
-  readonly origin: readonly [number, number, number];
-  readonly size: readonly [number, number, number];
-}
-
-/** Cuts a grid into at least `count` boxes where its extents allow it, none beyond the limit of workgroups. */
-export function cutGrid(grid: Dispatch["workgroups"], count: number): Box[] {
-  const pieces: [number, number, number] = [1, 1, 1];
-  let wanted = Math.max(1, count);
-  for (const axis of [2, 1, 0] as const) {
-    pieces[axis] = Math.max(Math.ceil(grid[axis] / maximumWorkgroups), Math.min(grid[axis], wanted));
-    wanted = Math.ceil(wanted / pieces[axis]);
-  }
-  const ranges = grid.map((extent, axis) => {
-    const step = Math.ceil(extent / pieces[axis]);
-    return Array.from({ length: Math.ceil(extent / step) }, (_, i) => [i * step, Math.min(step, extent - i * step)]);
-  });
-  return ranges[2].flatMap(([z, depth]) =>
-    ranges[1].flatMap(([y, height]) =>
-      ranges[0].map(([x, width]): Box => ({ origin: [x, y, z], size: [width, height, depth] }))
-    )
-  );
-}
-
-/** Ends of the groups in which consecutive pieces are submitted together. */
-function submitEnds(pieces: readonly { milliseconds: number }[]): number[] {
-  const ends: number[] = [];
-  let sum = 0;
-  pieces.forEach((piece, i) => {
-    if (sum > 0 && sum + piece.milliseconds > submitMilliseconds) {
-      ends.push(i);
-      sum = 0;
-    }
-    sum += piece.milliseconds;
-  });
-  if (pieces.length > 0) ends.push(pieces.length);
-  return ends;
 }

@@ -7,17 +7,25 @@ import { UserError } from "../errors.ts";
 
 /** Sizes of a model; everything that shapes and formulas depend on. */
 export interface ModelConfiguration {
+  /** Architecture. */
   readonly family: "gpt2" | "llama";
+  /** Token ids are below this. */
   readonly vocabularySize: number;
+  /** Transformer blocks. */
   readonly layers: number;
+  /** Attention heads. */
   readonly heads: number;
   /** Heads of keys and values; fewer than `heads` in grouped-query attention. */
   readonly keyValueHeads: number;
+  /** Width of the residual stream. */
   readonly width: number;
+  /** Width of a head. */
   readonly headSize: number;
   /** Inner width of the feed-forward part. */
   readonly hiddenWidth: number;
+  /** Positions that the model knows. */
   readonly maximumSequenceLength: number;
+  /** Epsilon of the norms. */
   readonly normEpsilon: number;
   /** Base of the rotary angles (Llama). */
   readonly ropeTheta: number;

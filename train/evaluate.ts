@@ -21,6 +21,7 @@ export interface EvaluateOptions {
   readonly sequences?: number;
   /** Tokens in a window; what the model was trained on, at most 1024, if left out. */
   readonly sequenceLength?: number;
+  /** Told after each batch, in words. */
   readonly onProgress?: (message: string) => void;
 }
 

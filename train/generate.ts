@@ -25,19 +25,25 @@ export interface SamplingOptions {
 export interface GenerateOptions extends Partial<SamplingOptions> {
   /** Checkpoint, run, or Hugging Face folder. */
   readonly checkpoint: string;
+  /** Text to go on from. */
   readonly prompt: string;
   /** Tokens to add. */
   readonly tokens: number;
+  /** Of the choices; 1337 if left out. */
   readonly seed?: number;
   /** Told of text as it comes; the prompt is not repeated. */
   readonly onText?: (text: string) => void;
+  /** Ends the text early. */
   readonly signal?: AbortSignal;
 }
 
 /** What was generated. */
 export interface Generated {
+  /** The text behind the prompt. */
   readonly text: string;
+  /** Tokens made. */
   readonly tokens: number;
+  /** Wall time from the first new token on. */
   readonly seconds: number;
 }
 

@@ -15,7 +15,7 @@ import { learningRateAt } from "./learning_rate.ts";
 import { buildModelGraph, type ModelGraphOptions } from "./model_graph.ts";
 import { ModelProgram, statePrefixes } from "./model_program.ts";
 import { firstNonFinite } from "./non_finite.ts";
-import { controlSlots, type RankJob, type RankMessage } from "./rank.ts";
+import { controlSlots, type RankJob, type RankMessage } from "./rank_protocol.ts";
 
 /** Time allowed for a checkpoint to reach the disk before the next is taken, in ms. */
 const saveMilliseconds = 30 * 60_000;

@@ -10,16 +10,22 @@ import { familyNames, presets } from "../model/configuration.ts";
 import { schedules } from "./learning_rate.ts";
 
 /** One setting. */
-interface Option<T> {
+export interface Option<T> {
+  /** How a value is written. */
   readonly kind: "text" | "integer" | "number" | "choice" | "switch";
+  /** The default; undefined where it depends on others. */
   readonly fallback: T;
+  /** What it means, in the help. */
   readonly help: string;
-  /** Smallest value, or for numbers `above` it. */
+  /** Smallest value. */
   readonly least?: number;
+  /** Values above this, not this itself. */
   readonly above?: number;
+  /** Largest value. */
   readonly most?: number;
   /** Values below this, not this itself. */
   readonly below?: number;
+  /** The values of a choice. */
   readonly choices?: readonly string[];
 }
 

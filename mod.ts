@@ -1,0 +1,43 @@
+/**
+ * Muster trains language models on GPUs through WebGPU, with kernels written in WGSL.
+ *
+ * The functions here are those of the command line: `train`, `generate`, `evaluate`, `prepare`, `listDevices`; and the
+ * parts beneath, for trainers of your own: a graph of ops, its plan and program on a device, models as graphs.
+ *
+ * `train` runs in a Worker that is started from Muster's own module. In a program bundled into one file that module is
+ * the whole program: do nothing there if `isRankWorker()`.
+ *
+ * @example Train a small model and write with it
+ * ```ts ignore
+ * import { generate, train } from "@muster/muster";
+ *
+ * const { run } = await train({ data: "moby-dick", steps: 200 });
+ * console.log((await generate({ checkpoint: run, prompt: "Call me", tokens: 100 })).text);
+ * ```
+ * @module
+ */
+
+export { MachineError, UserError } from "./errors.ts";
+export { train, type TrainHooks, type TrainResult } from "./train/trainer.ts";
+export type { TrainEvent } from "./train/events.ts";
+export {
+  type CompleteSettings,
+  type GivenSettings,
+  type Option,
+  type SettingName,
+  trainOptions,
+  type TrainSettings,
+} from "./train/settings.ts";
+export { isRankWorker } from "./train/rank.ts";
+export { generate, type Generated, type GenerateOptions, type SamplingOptions } from "./train/generate.ts";
+export { evaluate, type EvaluateOptions, type Evaluation } from "./train/evaluate.ts";
+export { type DatasetDescription, prepare, type PrepareOptions } from "./data/prepare.ts";
+export { loadTokenizer, type Tokenizer } from "./data/tokenizer.ts";
+export { type DeviceDescription, listDevices } from "./gpu/list.ts";
+export {
+  type ModelConfiguration,
+  modelConfiguration,
+  type ModelOptions,
+  parameterCount,
+  presets,
+} from "./model/configuration.ts";

@@ -1,0 +1,92 @@
+/**
+ * `deno task test [path…]`: the checks, then the tests, those that need no device first. The last line is
+ * `N passed, N failed` (with `, N skipped` if any were).
+ */
+
+import { check, reportChecks } from "./check.ts";
+
+const top = new URL("..", import.meta.url).pathname.replace(/\/$/, "");
+
+/** Folders whose tests use the GPU: one process per file, so that a driver's crash costs one file. */
+const deviceFolders = ["gpu", "graph", "kernels", "train", "oracle", "cli", "model"];
+/** Time allowed for one test process, in ms. */
+const processMilliseconds = 6 * 60_000;
+
+/** What came of some tests. */
+export interface Counts {
+  passed: number;
+  failed: number;
+  skipped: number;
+  readonly failures: string[];
+}
+
+/** Counts the test cases of a JUnit report; steps count with the test they belong to. */
+export function countJUnit(xml: string): Counts {
+  const counts: Counts = { passed: 0, failed: 0, skipped: 0, failures: [] };
+  for (const [, attributes, body] of xml.matchAll(/<testcase\b([^>]*?)(?:\/>|>([\s\S]*?)<\/testcase>)/g)) {
+    const name = /\bname="([^"]*)"/.exec(attributes)?.[1] ?? "unnamed";
+    if (body?.includes("<failure") || body?.includes("<error")) {
+      counts.failed++;
+      counts.failures.push(name);
+    } else if (body?.includes("<skipped")) counts.skipped++;
+    else counts.passed++;
+  }
+  return counts;
+}
+
+function testFiles(folder: string): string[] {
+  return [...Deno.readDirSync(`${top}/${folder}`)].flatMap((entry) => {
+    const path = `${folder}/${entry.name}`;
+    if (entry.isDirectory) return entry.name === "fixtures" ? [] : testFiles(path);
+    return entry.name.endsWith("_test.ts") ? [path] : [];
+  }).sort();
+}
+
+async function runTests(files: readonly string[]): Promise<Counts> {
+  const junit = Deno.makeTempFileSync({ suffix: ".xml" });
+  try {
+    const args = ["test", "-A", "--quiet", "--sanitize-ops", "--sanitize-resources", `--junit-path=${junit}`, ...files];
+    const child = new Deno.Command(Deno.execPath(), { args, cwd: top, stdin: "null" }).spawn();
+    const timer = setTimeout(() => child.kill("SIGKILL"), processMilliseconds);
+    const { success, signal, code } = await child.status;
+    clearTimeout(timer);
+    const counts = countJUnit(Deno.readTextFileSync(junit));
+    if (!success && counts.failed === 0) {
+      counts.failed++;
+      counts.failures.push(`${files.join(" ")} ended by ${signal ?? `exit code ${code}`}`);
+    }
+    return counts;
+  } finally {
+    Deno.removeSync(junit);
+  }
+}
+
+if (import.meta.main) {
+  const wanted = Deno.args.filter((arg) => !arg.startsWith("-"));
+  const all = testFiles("tests").filter((file) => wanted.length === 0 || wanted.some((part) => file.includes(part)));
+  const onDevice = (file: string) => deviceFolders.includes(file.split("/")[1]);
+  const total: Counts = { passed: 0, failed: 0, skipped: 0, failures: [] };
+  const add = ({ passed, failed, skipped, failures }: Counts) => {
+    total.passed += passed;
+    total.failed += failed;
+    total.skipped += skipped;
+    total.failures.push(...failures);
+  };
+  if (wanted.length === 0) {
+    const checks = await check();
+    reportChecks(checks);
+    add({
+      passed: checks.filter((result) => result.passed).length,
+      failed: checks.filter((result) => !result.passed).length,
+      skipped: 0,
+      failures: checks.filter((result) => !result.passed).map((result) => result.name),
+    });
+  }
+  const plain = all.filter((file) => !onDevice(file));
+  if (plain.length > 0) add(await runTests(plain));
+  for (const file of all.filter(onDevice)) add(await runTests([file]));
+  if (total.failures.length > 0) console.log(`\nfailed:\n${total.failures.map((name) => `  ${name}`).join("\n")}`);
+  const skipped = total.skipped > 0 ? `, ${total.skipped} skipped` : "";
+  console.log(`\n${total.passed} passed, ${total.failed} failed${skipped}`);
+  if (total.failed > 0 || total.passed === 0) Deno.exit(1);
+}

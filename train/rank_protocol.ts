@@ -1,0 +1,91 @@
+/**
+ * What the coordinator and a rank say to each other.
+ * @module
+ */
+
+import type { NamedTensor } from "../data/safetensors.ts";
+import { MachineError, messageOf, UserError } from "../errors.ts";
+import type { ModelConfiguration } from "../model/configuration.ts";
+import type { CompleteSettings } from "./settings.ts";
+
+/** What a rank is to do. Plain data. */
+export interface RankJob {
+  readonly settings: CompleteSettings;
+  readonly configuration: ModelConfiguration;
+  readonly sequenceLength: number;
+  /** Prepared folder of tokens. */
+  readonly dataFolder: string;
+  /** Checkpoint to go on from, with optimizer state; or a model to start from. */
+  readonly resumeFolder: string | undefined;
+  readonly initFolder: string | undefined;
+  /** Steps done before. */
+  readonly firstStep: number;
+  readonly control: SharedArrayBuffer;
+}
+
+/** Places in the control words, i32. */
+export const controlSlots = {
+  /** Set by the coordinator: finish the step, save, end. */
+  stop: 0,
+  /** Counted up by the coordinator when a checkpoint is on the disk. */
+  saved: 1,
+  /** Counted up by the rank whenever something is done. */
+  heartbeat: 2,
+} as const;
+
+/** What a rank tells. */
+export type RankMessage =
+  | {
+    readonly type: "ready";
+    readonly device: string;
+    readonly microBatchSize: number;
+    readonly bytes: number;
+    readonly memory: string;
+  }
+  | {
+    readonly type: "step";
+    readonly step: number;
+    readonly loss: number;
+    readonly gradNorm: number;
+    readonly learningRate: number;
+    readonly milliseconds: number;
+  }
+  | { readonly type: "evaluation"; readonly step: number; readonly loss: number }
+  | {
+    readonly type: "checkpoint";
+    readonly step: number;
+    readonly weights: readonly NamedTensor[];
+    readonly optimizer: readonly NamedTensor[];
+  }
+  | { readonly type: "done"; readonly step: number; readonly stopped: boolean }
+  | { readonly type: "failed"; readonly failure: Failure };
+
+/** An error on its way between threads. */
+export interface Failure {
+  readonly kind: "user" | "machine" | "bug";
+  readonly message: string;
+  readonly stack: string | undefined;
+  readonly restartable: boolean;
+}
+
+/** Packs an error. */
+export function packFailure(error: unknown): Failure {
+  const kind = error instanceof UserError ? "user" : error instanceof MachineError ? "machine" : "bug";
+  return {
+    kind,
+    message: messageOf(error),
+    stack: error instanceof Error ? error.stack : undefined,
+    restartable: error instanceof MachineError && error.restartable,
+  };
+}
+
+/** Makes an error of a packed one. */
+export function unpackFailure({ kind, message, stack, restartable }: Failure): Error {
+  const error = kind === "user"
+    ? new UserError(message)
+    : kind === "machine"
+    ? new MachineError(message, { restartable })
+    : new Error(message);
+  if (stack) error.stack = stack;
+  return error;
+}
