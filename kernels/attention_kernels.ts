@@ -119,9 +119,17 @@ function products(
 ): string[] {
   return range(steps, (u) => [
     `var ${name}v${u} = vec4f(0.0);`,
-    ...range(vectors, (i) => `${name}v${u} += ${own}${i} * ${value(u, i)};`),
+    ...range(vectors, (i) => `${name}v${u} = fma(${own}${i}, ${value(u, i)}, ${name}v${u});`),
     `let ${name}${u} = ${sumOf(`${name}v${u}`)};`,
   ]).flat();
+}
+
+/** Lines that add `steps` products of a scalar and a vector to a sum; fma, as in the matrix product. */
+function sumInto(sum: string, steps: number, factors: (u: number) => [scalar: string, vector: string]): string[] {
+  return range(steps, (u) => {
+    const [scalar, vector] = factors(u);
+    return `${sum} = fma(vec4f(${scalar}), ${vector}, ${sum});`;
+  });
 }
 
 const keyStreams: readonly [Stream, Stream] = [
@@ -139,7 +147,7 @@ function forwardBody(family: Family) {
     ...range(steps, (u) => `let w${u} = exp(s${u} - mn);`),
     `sum = sum * c + ${range(steps, (u) => `w${u}`).join(" + ")};`,
     "m = mn;",
-    ...range(vectors, (i) => `a${i} = a${i} * c + ${range(steps, (u) => `w${u} * ${value(1, u, i)}`).join(" + ")};`),
+    ...range(vectors, (i) => [`a${i} *= c;`, ...sumInto(`a${i}`, steps, (u) => [`w${u}`, value(1, u, i)])]).flat(),
   ]);
   return {
     shared: loop.shared,
@@ -161,7 +169,7 @@ function queryBody(family: Family) {
       steps,
       (u) => `let ds${u} = select(0.0, exp(min(x${u} - lse, 80.0)) * (z${u} - d) * p.scale, j + ${u}u <= query);`,
     ),
-    ...range(vectors, (i) => `a${i} += ${range(steps, (u) => `ds${u} * ${value(0, u, i)}`).join(" + ")};`),
+    ...range(vectors, (i) => sumInto(`a${i}`, steps, (u) => [`ds${u}`, value(0, u, i)])).flat(),
   ]);
   return {
     shared: loop.shared,
@@ -192,8 +200,8 @@ function keyBody(family: Family) {
       `let w${u} = select(0.0, exp(min(x${u} - logSumExp[at${u}], 80.0)), valid${u});`,
       `let ds${u} = w${u} * (z${u} - delta[at${u}]) * p.scale;`,
     ]).flat(),
-    ...range(vectors, (i) => `dk${i} += ${range(steps, (u) => `ds${u} * ${value(0, u, i)}`).join(" + ")};`),
-    ...range(vectors, (i) => `dv${i} += ${range(steps, (u) => `w${u} * ${value(1, u, i)}`).join(" + ")};`),
+    ...range(vectors, (i) => sumInto(`dk${i}`, steps, (u) => [`ds${u}`, value(0, u, i)])).flat(),
+    ...range(vectors, (i) => sumInto(`dv${i}`, steps, (u) => [`w${u}`, value(1, u, i)])).flat(),
   ]);
   return {
     shared: loop.shared,

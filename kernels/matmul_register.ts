@@ -118,11 +118,16 @@ function vectorBody(variant: RegisterVariant): string {
         : [layout === "TN" ? `let r${u} = min(${u}u, lastK - k) * stepB;` : `let r${u} = ${u}u * stepB;`]),
       ...range(columns, (j) => `let b${u}_${j} = b[pb${j}${u === 0 ? "" : ` + r${u}`}];`),
     ]).flat()),
-    ...range(4, (u) =>
-      range(rows, (i) => [
-        `let x${u}_${i} = ${operand.value(i, u)};`,
-        ...range(columns, (j) => `c${i}_${j} += x${u}_${i} * ${transposed ? `b${j}.${components[u]}` : `b${u}_${j}`};`),
-      ]).flat()).flat(),
+    // Row by row: a row's sums stay in machine registers for four steps, where those of all rows do not fit. fma, since
+    // software drivers make two instructions of a product and a sum: twice the peak.
+    ...range(rows, (i) => [
+      ...range(4, (u) => `let x${u}_${i} = ${type}(${operand.value(i, u)});`),
+      ...range(columns, (j) =>
+        range(4, (u) => {
+          const factor = transposed ? `b${j}.${components[u]}` : `b${u}_${j}`;
+          return `c${i}_${j} = fma(x${u}_${i}, ${factor}, c${i}_${j});`;
+        })).flat(),
+    ]).flat(),
     ...operand.advance,
     ...range(columns, (j) => transposed ? `pb${j} += 1u;` : `pb${j} += 4u * stepB;`),
     "}",
