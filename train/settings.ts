@@ -170,7 +170,9 @@ export function parseSettings(given: Readonly<Record<string, unknown>>, source: 
   const settings: Record<string, unknown> = {};
   for (const [key, value] of Object.entries(given)) {
     if (value === undefined) continue;
-    const name = names.find((name) => name === key || flagName(name) === key || name === key.replaceAll("_", "-"));
+    const name = names.find((name) =>
+      name === key || flagName(name) === key || flagName(name) === key.replaceAll("_", "-")
+    );
     if (!name) {
       const near = nearest(key, [...names, ...names.map(flagName)]);
       throw new UserError(`${source} has the unknown setting ${key}${near ? `; did you mean ${near}?` : ""}`);

@@ -1,0 +1,136 @@
+import assert from "node:assert/strict";
+import fc from "fast-check";
+import { UserError } from "../../errors.ts";
+import { genericCapabilities } from "../../gpu/capabilities.ts";
+import { cutGrid, submitEnds } from "../../graph/grid.ts";
+import { Graph, type OpDefinition } from "../../graph/graph.ts";
+import { assertFits, makePlan } from "../../graph/plan.ts";
+import { elementCount } from "../../graph/tensor.ts";
+import { modelConfiguration } from "../../model/configuration.ts";
+import { buildModelGraph } from "../../train/model_graph.ts";
+
+const touch: OpDefinition<{ readonly shapes: readonly (readonly number[])[] }> = {
+  name: "touch",
+  infer: (_, { shapes }) => shapes.map((shape) => ({ shape })),
+  lower: () => [],
+};
+
+Deno.test("makePlan() gives tensors that live at the same time places that do not overlap", () => {
+  fc.assert(
+    fc.property(
+      fc.array(fc.tuple(fc.integer({ min: 1, max: 3000 }), fc.nat(5)), { minLength: 2, maxLength: 40 }),
+      (steps) => {
+        const graph = new Graph();
+        const uses: [number, number][] = [];
+        graph.segment("run", () => {
+          const made: ReturnType<Graph["add"]> = [];
+          steps.forEach(([size, back], i) => {
+            const inputs = made.length ? [made[Math.max(0, made.length - 1 - back)]] : [];
+            const [tensor] = graph.add(touch, inputs, { shapes: [[size, 8]] });
+            for (const input of inputs) uses[input.id][1] = i;
+            uses[tensor.id] = [i, i];
+            made.push(tensor);
+          });
+        });
+        const plan = makePlan(graph, { ...genericCapabilities, chunkBytes: 65536, bindingLimit: 65536 });
+        assert.ok(plan.buffers.every((size) => size <= 65536));
+        for (const a of graph.tensors) {
+          const parts = plan.placements[a.id];
+          assert.equal(parts.reduce((sum, { length }) => sum + length, 0), elementCount(a));
+          for (const part of parts) assert.equal(part.offset % 256, 0);
+          for (const b of graph.tensors) {
+            if (b.id <= a.id || uses[a.id][1] < uses[b.id][0] || uses[b.id][1] < uses[a.id][0]) continue;
+            for (const p of parts) {
+              for (const q of plan.placements[b.id]) {
+                const apart = p.buffer !== q.buffer || p.offset + p.length * 4 <= q.offset ||
+                  q.offset + q.length * 4 <= p.offset;
+                assert.ok(apart, `${a.name} and ${b.name} overlap`);
+              }
+            }
+          }
+        }
+      },
+    ),
+    { numRuns: 60 },
+  );
+});
+
+Deno.test("makePlan() lays out GPT-2 124M's token table in parts and banks of equal layout alike", () => {
+  const configuration = modelConfiguration({
+    vocabularySize: 50257,
+    layers: 12,
+    heads: 12,
+    width: 768,
+    maximumSequenceLength: 1024,
+  });
+  const model = buildModelGraph({ configuration, batch: 1, sequenceLength: 1024, segments: ["train", "evaluate"] });
+  const plan = makePlan(model.graph, genericCapabilities);
+  assert.ok(plan.buffers.every((size) => size <= 128 * 2 ** 20));
+  const [table] = model.parameters;
+  assert.equal(table.parameter.name, "wte");
+  assert.equal(plan.placements[table.tensor.id].length, 2);
+  for (const { tensor, training } of model.parameters) {
+    const shape = (id: number) => plan.placements[id].map(({ start, length }) => [start, length]);
+    assert.deepEqual(shape(training!.gradient.id), shape(tensor.id));
+  }
+  // Four times 124M padded parameters of four bytes, and nothing lost to padding but a little.
+  const { parameter, gradient, optimizer } = plan.bytes;
+  assert.equal(parameter, gradient);
+  assert.equal(optimizer, 2 * gradient);
+  assert.ok(Math.abs(parameter / (124.5e6 * 4) - 1) < 0.01, `${parameter}`);
+  // Shared memory: the activations alive at once are far fewer than all that are written.
+  const all = model.graph.tensors.filter(({ role }) => role === "activation").reduce(
+    (sum, t) => sum + 4 * elementCount(t),
+    0,
+  );
+  assert.ok(plan.bytes.activation < 0.6 * all);
+});
+
+Deno.test("assertFits() foretells what does not fit, part by part, and what to lower", () => {
+  const configuration = modelConfiguration({
+    vocabularySize: 50257,
+    layers: 12,
+    heads: 12,
+    width: 768,
+    maximumSequenceLength: 1024,
+  });
+  const plan = makePlan(
+    buildModelGraph({ configuration, batch: 8, sequenceLength: 1024, segments: ["train"] }).graph,
+    genericCapabilities,
+  );
+  assert.doesNotThrow(() => assertFits(plan, undefined));
+  assert.throws(
+    () => assertFits(plan, 4 * 2 ** 30),
+    (error: Error) =>
+      error instanceof UserError &&
+      /needs .* GiB .*activations .*weights.*3\.60 GiB can be used; lower --micro-batch-size/.test(error.message),
+  );
+});
+
+Deno.test("cutGrid() covers a grid exactly, in pieces that are allowed", () => {
+  fc.assert(
+    fc.property(
+      fc.tuple(fc.integer({ min: 1, max: 200000 }), fc.integer({ min: 1, max: 300 }), fc.integer({ min: 1, max: 9 })),
+      fc.integer({ min: 1, max: 20 }),
+      (grid, count) => {
+        const boxes = cutGrid(grid, count);
+        const volume = boxes.reduce((sum, { size }) => sum + size[0] * size[1] * size[2], 0);
+        assert.equal(volume, grid[0] * grid[1] * grid[2]);
+        assert.equal(new Set(boxes.map(({ origin }) => origin.join())).size, boxes.length);
+        for (const { origin, size } of boxes) {
+          size.forEach((extent, axis) =>
+            assert.ok(extent >= 1 && extent <= 65535 && origin[axis] + extent <= grid[axis])
+          );
+        }
+        assert.ok(boxes.length >= Math.min(count, grid[0] * grid[1] * grid[2]) / 2);
+      },
+    ),
+    { numRuns: 100 },
+  );
+});
+
+Deno.test("submitEnds() groups by time and never joins beyond the limit", () => {
+  const pieces = [50, 50, 50, 200, 10, 10].map((milliseconds) => ({ milliseconds }));
+  assert.deepEqual(submitEnds(pieces), [2, 3, 4, 6]);
+  assert.deepEqual(submitEnds([]), []);
+});
