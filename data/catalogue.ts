@@ -112,7 +112,7 @@ export async function fetchDataset(entry: CatalogueEntry, onProgress?: (message:
   } catch (error) {
     throw new MachineError(
       `The dataset ${entry.name} could not be fetched from ${url} (${messageOf(error)}): ` +
-        `go online once, or train on a file of your own with --data FILE`,
+        `go online once, put its text files into ${folder}, or train on a file of your own with --data FILE`,
     );
   }
   const found = createHash("sha256").update(archive).digest("hex");

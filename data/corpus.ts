@@ -20,6 +20,10 @@ export interface CorpusOptions {
 
 const textEndings = [".txt", ".text", ".md", ".rst", ".csv", ".tsv", ".html", ".tex"];
 const lineEndings = [".jsonl", ".ndjson", ".jsonlines"];
+/** Characters without white space that are still taken as one word. */
+const longestWord = 1_000_000;
+/** Characters that a line of JSON may have. */
+const longestLine = 256 * 2 ** 20;
 /** Bytes read at a time. */
 const blockBytes = 4 * 2 ** 20;
 
@@ -99,8 +103,11 @@ async function* readText(path: string): AsyncGenerator<Piece> {
     if (rest.length < blockBytes / 2) continue;
     // White space behind a character that is none always begins a new word.
     let cut = rest.length - 1;
-    while (cut > 0 && !(/\s/.test(rest[cut]) && !/\s/.test(rest[cut - 1]))) cut--;
-    if (cut === 0) continue;
+    const least = Math.max(0, rest.length - longestWord);
+    while (cut > least && !(/\s/.test(rest[cut]) && !/\s/.test(rest[cut - 1]))) cut--;
+    // No text has words of a million characters: what has none of its own ends is cut anywhere between characters.
+    if (cut === least) cut = rest.length - 2;
+    if (/[\udc00-\udfff]/.test(rest[cut])) cut--;
     yield { text: rest.slice(0, cut), last: false };
     rest = rest.slice(cut);
   }
@@ -131,6 +138,9 @@ async function* readJsonLines(path: string, field: string): AsyncGenerator<Piece
   for await (const block of readBlocks(path)) {
     const lines = (rest + block).split("\n");
     rest = lines.pop()!;
+    if (rest.length > longestLine) {
+      throw new UserError(`${path}, line ${number + lines.length + 1}, is longer than 256 MiB`);
+    }
     for (const line of lines) {
       const piece = parse(line);
       if (piece) yield piece;

@@ -131,16 +131,36 @@ export async function prepare(options: PrepareOptions): Promise<DatasetDescripti
       sources: files.map((file) => file.split("/").pop()!),
     };
     const texts = { ...tokenizer.files(), "dataset.json": JSON.stringify(description, null, 2) };
-    for (const [name, text] of Object.entries(texts)) Deno.writeTextFileSync(`${temporary}/${name}`, text);
-    if (force) Deno.removeSync(output, { recursive: true });
-    Deno.renameSync(temporary, output);
+    for (const [name, text] of Object.entries(texts)) writeFlushed(`${temporary}/${name}`, text);
+    replaceFolder(temporary, output);
     return description;
   } catch (error) {
     removeQuietly(temporary);
     if (error instanceof UserError) throw error;
-    const full = hasCode(error, "ENOSPC") ? "the disk is full" : messageOf(error);
-    throw new MachineError(`Cannot write ${output}: ${full}; nothing was left behind`);
+    const reason = hasCode(error, "ENOSPC") ? "the disk is full" : messageOf(error);
+    throw new MachineError(`Cannot prepare ${output}: ${reason}; nothing was left behind`);
   }
+}
+
+function writeFlushed(path: string, text: string): void {
+  const bytes = new TextEncoder().encode(text);
+  using file = Deno.openSync(path, { write: true, create: true });
+  for (let done = 0; done < bytes.length;) done += file.writeSync(bytes.subarray(done));
+  file.syncSync();
+}
+
+/** Puts a finished folder in its place; what was there is moved aside first, so that one of the two is always whole. */
+function replaceFolder(temporary: string, output: string): void {
+  const old = `${temporary}.old`;
+  const replaced = folderHasFiles(output);
+  if (replaced) Deno.renameSync(output, old);
+  try {
+    Deno.renameSync(temporary, output);
+  } catch (error) {
+    if (replaced) Deno.renameSync(old, output);
+    throw error;
+  }
+  if (replaced) removeQuietly(old);
 }
 
 function folderHasFiles(path: string): boolean {
