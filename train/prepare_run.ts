@@ -79,7 +79,7 @@ export async function prepareRun(given: GivenSettings, onEvent: (event: TrainEve
   const sequenceLength = settings.sequenceLength ??
     (saved
       ? saved.sequenceLength
-      : Math.min(1024, configuration?.maximumSequenceLength ?? presetLength(settings) ?? 128));
+      : Math.min(1024, configuration?.maximumSequenceLength ?? presetLength(settings) ?? 64));
   configuration ??= newConfiguration(settings, vocabularySize, sequenceLength);
   if (sequenceLength > configuration.maximumSequenceLength) {
     throw new UserError(

@@ -124,7 +124,8 @@ async function failNonFinite(run: Run, step: number, loss: number, gradNorm: num
   );
 }
 
-async function loop(run: Run): Promise<void> {
+/** Trains until the last step or until asked to stop. */
+async function loop(run: Run): Promise<{ step: number; stopped: boolean }> {
   const { job: { settings, firstStep, sequenceLength }, model, post } = run;
   let sent = 0;
   let settled = performance.now();
@@ -163,7 +164,7 @@ async function loop(run: Run): Promise<void> {
       settled = performance.now();
     }
   }
-  post({ type: "done", step, stopped: stopped && step < settings.steps });
+  return { step, stopped: stopped && step < settings.steps };
 }
 
 function load(model: ModelProgram, job: RankJob): void {
@@ -182,8 +183,16 @@ function load(model: ModelProgram, job: RankJob): void {
   optimizer.close();
 }
 
-/** Trains as the job says, telling by `post`. */
+/** Trains as the job says, telling by `post`; the last message comes when the device has been let go. */
 export async function trainOnRank(job: RankJob, post: (message: RankMessage) => void): Promise<void> {
+  const { step, stopped } = await trainOnDevice(job, post);
+  post({ type: "done", step, stopped });
+}
+
+async function trainOnDevice(
+  job: RankJob,
+  post: (message: RankMessage) => void,
+): Promise<{ step: number; stopped: boolean }> {
   const { settings, configuration, sequenceLength } = job;
   let data: Dataset | undefined;
   let device: Device | undefined;
@@ -211,7 +220,7 @@ export async function trainOnRank(job: RankJob, post: (message: RankMessage) => 
       bytes: model.program.plan.totalBytes,
       memory: describeBytes(model.program.plan),
     });
-    await loop({
+    return await loop({
       job,
       model,
       control: new Int32Array(job.control),

@@ -54,15 +54,15 @@ export const trainOptions = {
   data: text("moby-dick", "prepared folder, text file, folder of texts, or moby-dick, state-of-the-union"),
   tokenizer: text("byte", "byte, gpt2, a tokenizer.json or its folder; a prepared folder brings its own"),
   model: optional(`preset: ${Object.keys(presets).join(", ")}`),
-  family: choice("gpt2", familyNames, "architecture"),
+  family: choice("llama", familyNames, "architecture"),
   layers: size("transformer blocks (default 4)"),
   heads: size("attention heads (default 4)"),
   kvHeads: size("key/value heads, for grouped-query attention (llama; default: as many as heads)"),
   width: size("width of the residual stream (default 128)"),
-  sequenceLength: size("tokens in a sequence (default 128, or what --model or --init allows at most 1024)"),
-  batchSize: integer(8, 1, "sequences per step, over all devices"),
+  sequenceLength: size("tokens in a sequence (default 64; with --model or --init what the model knows, at most 1024)"),
+  batchSize: integer(4, 1, "sequences per step, over all devices"),
   microBatchSize: size("sequences computed at a time; their gradients are summed (default: as many as fit)"),
-  steps: integer(1000, 1, "steps to train in all"),
+  steps: integer(1500, 1, "steps to train in all"),
   learningRate: number(3e-3, { above: 0, most: 10 }, "peak learning rate"),
   minLearningRate: {
     kind: "number",
@@ -91,9 +91,9 @@ export const trainOptions = {
     most: 2 ** 32 - 1,
     help: "of weights, sample order and dropout",
   } as Option<number>,
-  evalInterval: integer(100, 0, "steps between validations; 0: only at the end"),
-  evalBatches: integer(20, 1, "batches of a validation"),
-  checkpointInterval: integer(200, 0, "steps between checkpoints; 0: only at the end"),
+  evalInterval: integer(250, 0, "steps between validations; 0: only at the end"),
+  evalBatches: integer(50, 1, "batches of a validation"),
+  checkpointInterval: integer(500, 0, "steps between checkpoints; 0: only at the end"),
   keep: integer(2, 0, "checkpoints kept; 0: all"),
   out: optional("folder of the run (default: runs/1, runs/2, …)"),
   resume: optional("run or checkpoint to go on from; its settings hold unless given again"),
@@ -214,7 +214,8 @@ export function completeSettings(...given: readonly GivenSettings[]): CompleteSe
   const complete = settings as TrainSettings;
   complete.warmupSteps ??= Math.min(50, Math.ceil(complete.steps / 20));
   complete.minLearningRate ??= complete.learningRate / 10;
-  if (complete.warmupSteps > complete.steps) {
+  // Of a run that is resumed for fewer steps than it meant to warm up, the warm-up just does not end.
+  if (given[0]?.warmupSteps !== undefined && complete.warmupSteps > complete.steps) {
     throw new UserError(`--warmup-steps ${complete.warmupSteps} is more than --steps ${complete.steps}: lower it`);
   }
   if (complete.minLearningRate > complete.learningRate) {

@@ -18,6 +18,9 @@ import { version } from "./version.ts";
 /** Without a sign of life from the device for this long, in ms, a run is given up. First steps compile kernels. */
 const stallMilliseconds = 10 * 60_000;
 
+/** Time that a device gets to finish its step when the run has failed elsewhere, in ms. */
+const stopMilliseconds = 60_000;
+
 /** Hooks of a run. */
 export interface TrainHooks {
   /** Told of everything that happens. */
@@ -111,12 +114,24 @@ function coordinate(
     const stop = () => void Atomics.store(control, controlSlots.stop, 1);
     signal?.addEventListener("abort", stop);
     if (signal?.aborted) stop();
+    let patience: ReturnType<typeof setTimeout> | undefined;
     const end = () => {
       clearInterval(watch);
+      clearTimeout(patience);
       signal?.removeEventListener("abort", stop);
       worker.terminate();
     };
+    // A Worker that is ended while its device works takes the process with it: it is asked to stop, and then told.
+    let failure: unknown;
     const fail = (error: unknown) => {
+      if (failure !== undefined) return;
+      failure = error;
+      stop();
+      Atomics.add(control, controlSlots.saved, 1 << 20);
+      Atomics.notify(control, controlSlots.saved);
+      patience = setTimeout(() => giveUp(error), stopMilliseconds);
+    };
+    const giveUp = (error: unknown) => {
       end();
       // A checkpoint under way is finished first: it may be what the run goes on from.
       saving.then(() => reject(error), () => reject(error));
@@ -124,7 +139,7 @@ function coordinate(
 
     worker.onerror = (event) => {
       event.preventDefault();
-      fail(new MachineError(`The device's Worker failed: ${event.message}`, { restartable: true }));
+      giveUp(new MachineError(`The device's Worker failed: ${event.message}`, { restartable: true }));
     };
     worker.onmessage = ({ data }: MessageEvent<RankMessage>) => {
       switch (data.type) {
@@ -152,6 +167,7 @@ function coordinate(
           validationLoss = data.loss;
           return tell({ event: "evaluation", step: data.step, loss: data.loss });
         case "checkpoint": {
+          if (failure !== undefined) return;
           const trainer = { muster: version, settings, dataHash, sequenceLength, loss, validationLoss };
           const { step, weights, optimizer } = data;
           saving = saveCheckpoint(
@@ -169,6 +185,7 @@ function coordinate(
           return;
         }
         case "done":
+          if (failure !== undefined) return giveUp(failure);
           return void saving.then(() => {
             end();
             const seconds = (performance.now() - started) / 1e3;
@@ -177,7 +194,7 @@ function coordinate(
             resolve({ run, step, loss, validationLoss, seconds, checkpoint: path, stopped });
           }, () => {});
         case "failed":
-          return fail(unpackFailure(data.failure));
+          return giveUp(failure ?? unpackFailure(data.failure));
       }
     };
   });

@@ -19,6 +19,7 @@ async function inFolder(body: (folder: string, small: GivenSettings) => Promise<
   Deno.writeTextFileSync(`${folder}/text.txt`, text);
   const small: GivenSettings = {
     data: `${folder}/text.txt`,
+    family: "gpt2",
     layers: 1,
     heads: 2,
     width: 32,
