@@ -60,7 +60,8 @@ interface Choice {
   readonly columns: number;
 }
 
-function register(variant: RegisterVariant): Choice {
+function register(wanted: RegisterVariant, K = 4): Choice {
+  const variant = wanted.layout === "TN" && K % 4 !== 0 ? { ...wanted, ragged: true } : wanted;
   return { kernel: registerKernel(variant), rows: variant.rows, columns: workgroupColumns(variant) };
 }
 
@@ -73,14 +74,14 @@ export function chooseMatmul(capabilities: Capabilities, layout: MatmulLayout, {
   if (!vector) return register({ layout, broadcast: false, vector: false, rows: 4, columns: 1, threads: 64 });
   if (M < skinnyRows) {
     const rows = layout === "TN" ? 4 : M <= 1 ? 1 : 4;
-    return register({ layout, broadcast: false, vector: true, rows, columns: 1, threads: 64 });
+    return register({ layout, broadcast: false, vector: true, rows, columns: 1, threads: 64 }, K);
   }
   if (capabilities.type === "gpu" && N % 4 === 0) {
     return { kernel: tileKernel(layout), rows: tileSize, columns: tileSize };
   }
   if (capabilities.subgroupSize >= 8 && capabilities.subgroupSize <= 64) {
     const threads = Math.max(8, capabilities.subgroupSize);
-    if (M < 32) return register({ layout, broadcast: true, vector: true, rows: 16, columns: 1, threads });
+    if (M < 32) return register({ layout, broadcast: true, vector: true, rows: 16, columns: 1, threads }, K);
     // 1024 x 768 x 768 on lavapipe, GF by processor time: NN 16 rows x 1 vec4 32, x 2 35, 32 x 2 41; TN 31, 31, 31; NT
     // 16 x 2 24, 16 x 4 31, 32 x 4 41. Compiled in 0.5, 1 and 3 s; drivers keep the result.
     if (layout === "NT") return register({ layout, broadcast: true, vector: true, rows: 32, columns: 4, threads });
@@ -93,9 +94,12 @@ export function chooseMatmul(capabilities: Capabilities, layout: MatmulLayout, {
       rows: wide ? 32 : 16,
       columns,
       threads: wide ? 16 : threads,
-    });
+    }, K);
   }
-  return register({ layout, broadcast: false, vector: true, rows: 8, columns: layout === "NT" ? 2 : 1, threads: 32 });
+  return register(
+    { layout, broadcast: false, vector: true, rows: 8, columns: layout === "NT" ? 2 : 1, threads: 32 },
+    K,
+  );
 }
 
 /** The matrix product op. Inputs `[a, b, bias?, addend?]`; output `[M, N]` with the leading extents of `a` kept. */

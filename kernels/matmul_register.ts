@@ -28,6 +28,8 @@ export interface RegisterVariant {
   readonly columns: number;
   /** Threads in a workgroup; a multiple of the subgroup size with `broadcast`. */
   readonly threads: number;
+  /** TN: the number of steps is no multiple of four. */
+  readonly ragged?: boolean;
 }
 
 const components = "xyzw";
@@ -62,7 +64,7 @@ function rowsOfA({ broadcast, rows }: RegisterVariant): OperandA {
 }
 
 /** A `[K, M]`: vectors run along m; with `broadcast` the eight lanes cover several k where the rows are few. */
-function columnsOfA({ broadcast, rows }: RegisterVariant): OperandA {
+function columnsOfA({ broadcast, rows, ragged }: RegisterVariant): OperandA {
   const vectors = rows / 4;
   const steps = broadcast ? 8 / vectors : 1;
   const names = broadcast
@@ -76,10 +78,14 @@ function columnsOfA({ broadcast, rows }: RegisterVariant): OperandA {
       `let lastVector = p.M / 4u - 1u;`,
       ...range(broadcast ? 1 : vectors, (q) => `let ca${q} = aStart / 4u + min(${column} + ${q}u, lastVector);`),
     ],
-    loads: names.flatMap(([step, q], l) => [
-      `let k${l} = k + ${step}u + laneK;`,
-      `let a${l} = select(vec4f(0.0), a[min(k${l}, lastK) * stepA + ca${q}], k${l} < K);`,
-    ]),
+    loads: names.flatMap(([step, q], l) =>
+      ragged
+        ? [
+          `let k${l} = k + ${step}u + laneK;`,
+          `let a${l} = select(vec4f(0.0), a[min(k${l}, lastK) * stepA + ca${q}], k${l} < K);`,
+        ]
+        : [`let a${l} = a[(k + ${step}u + laneK) * stepA + ca${q}];`]
+    ),
     advance: [],
     value: (i, u) =>
       broadcast
@@ -112,10 +118,10 @@ function vectorBody(variant: RegisterVariant): string {
     "for (var k = 0u; k < K; k += 4u) {",
     ...operand.loads,
     ...(transposed ? range(columns, (j) => `let b${j} = b[pb${j}];`) : range(4, (u) => [
-      // Only TN may end between steps of four; the values of A are 0 there, and B is read at its last row.
+      // TN may end between steps of four: the values of A are 0 there, and B is read at its last row.
       ...(u === 0
         ? []
-        : [layout === "TN" ? `let r${u} = min(${u}u, lastK - k) * stepB;` : `let r${u} = ${u}u * stepB;`]),
+        : [variant.ragged ? `let r${u} = min(${u}u, lastK - k) * stepB;` : `let r${u} = ${u}u * stepB;`]),
       ...range(columns, (j) => `let b${u}_${j} = b[pb${j}${u === 0 ? "" : ` + r${u}`}];`),
     ]).flat()),
     // Row by row: a row's sums stay in machine registers for four steps, where those of all rows do not fit. fma, since
@@ -175,6 +181,8 @@ export function registerKernel(variant: RegisterVariant): Kernel {
       BODY: (broadcast ? "  let lane = invocation & 7u;\n  " : "  ") +
         (vector ? vectorBody(variant) : scalarBody(variant)),
     }),
-    variant: `${layout} ${broadcast ? "broadcast" : "direct"} ${rows}x${columns}${vector ? "" : " scalar"}`,
+    variant: `${layout} ${broadcast ? "broadcast" : "direct"} ${rows}x${columns}${vector ? "" : " scalar"}${
+      variant.ragged ? " ragged" : ""
+    }`,
   };
 }

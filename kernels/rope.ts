@@ -36,22 +36,28 @@ export const rope: OpDefinition<RopeAttributes> = {
   lower({ inputs: [x, cosines, sines, start], outputs: [y], attributes }, target) {
     const { heads, keyValueHeads, headSize, sequenceLength, inverse } = attributes;
     const all = heads + 2 * keyValueHeads;
-    return rowRanges(target, [x, y]).map((range) => ({
-      kernel: kernel("kernels/rope.wgsl", text),
-      windows: [windowOf(x, range), windowOf(cosines), windowOf(sines), start && windowOf(start), windowOf(y, range)],
-      uniforms: [
-        all,
-        heads + keyValueHeads,
-        headSize / 2,
-        sequenceLength,
-        range.start,
-        start ? 1 : 0,
-        float(inverse ? -1 : 1),
-      ],
-      workgroups: [ceilDivide(headSize / 2, 32), all, range.count] as const,
-      flops: 3 * range.count * all * headSize,
-      bytes: 8 * range.count * all * headSize,
-    }));
+    const wide = headSize % 8 === 0;
+    const half = wide ? headSize / 8 : headSize / 2;
+    return rowRanges(target, [x, y]).map((range) => {
+      const count = range.count * all * half;
+      return {
+        kernel: kernel("kernels/rope.wgsl", text, { TYPE: wide ? "vec4f" : "f32" }),
+        windows: [windowOf(x, range), windowOf(cosines), windowOf(sines), start && windowOf(start), windowOf(y, range)],
+        uniforms: [
+          count,
+          all,
+          heads + keyValueHeads,
+          half,
+          sequenceLength,
+          range.start,
+          start ? 1 : 0,
+          float(inverse ? -1 : 1),
+        ],
+        workgroups: [ceilDivide(count, 64), 1, 1] as const,
+        flops: 3 * range.count * all * headSize,
+        bytes: 8 * range.count * all * headSize,
+      };
+    });
   },
 };
 
