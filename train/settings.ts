@@ -62,7 +62,7 @@ export const trainOptions = {
   sequenceLength: size("tokens in a sequence (default 64; with --model or --init what the model knows, at most 1024)"),
   batchSize: integer(4, 1, "sequences per step, over all devices"),
   microBatchSize: size("sequences computed at a time; their gradients are summed (default: as many as fit)"),
-  steps: integer(1500, 1, "steps to train in all"),
+  steps: integer(1300, 1, "steps to train in all"),
   learningRate: number(3e-3, { above: 0, most: 10 }, "peak learning rate"),
   minLearningRate: {
     kind: "number",

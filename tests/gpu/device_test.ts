@@ -1,0 +1,71 @@
+import assert from "node:assert/strict";
+import { MachineError } from "../../errors.ts";
+import { listDevices } from "../../gpu/list.ts";
+import { openDevice } from "../../gpu/open.ts";
+import { withDevice } from "../kernels/harness.ts";
+
+Deno.test("Device reads back what was written, in one piece and in many", () =>
+  withDevice(async (device) => {
+    const buffer = device.createBuffer(40 * 2 ** 20);
+    const data = Uint32Array.from({ length: 10 * 2 ** 20 }, (_, i) => i * 2654435761);
+    device.write(buffer, 0, data);
+    const whole = new Uint32Array(data.length);
+    await device.readBack(buffer, 0, whole);
+    assert.deepEqual(whole, data);
+    const few = new Uint32Array(3);
+    for (let i = 0; i < 50; i++) {
+      device.write(buffer, 400, Uint32Array.of(i, i + 1, i + 2));
+      await device.readBack(buffer, 400, few);
+      assert.deepEqual(few, Uint32Array.of(i, i + 1, i + 2));
+    }
+    buffer.destroy();
+  }));
+
+Deno.test("pipeline() of bad WGSL names file, line and variant", () =>
+  withDevice(async (device) => {
+    const source = {
+      file: "kernels/bad.wgsl",
+      variant: "WIDTH=4",
+      code: "@compute @workgroup_size(1)\nfn main() {\n  let a = b;\n}",
+    };
+    await assert.rejects(device.pipeline(source, 1), (error: Error) => {
+      assert.ok(error instanceof MachineError);
+      assert.match(error.message, /^Cannot compile kernels\/bad\.wgsl:3:11 \(WIDTH=4\) on /);
+      return true;
+    });
+    device.check();
+  }));
+
+Deno.test("check() throws what WebGPU keeps to itself", () =>
+  withDevice(async (device) => {
+    const layout = device.bindGroupLayout(1);
+    const buffer = device.createBuffer(256);
+    device.gpu.createBindGroup({ layout, entries: [{ binding: 0, resource: { buffer } }] });
+    device.drain();
+    await device.settle();
+    assert.throws(() => device.check(), MachineError);
+    buffer.destroy();
+  }));
+
+Deno.test("openDevice() measures what adapters only state", () =>
+  withDevice((device) => {
+    const { name, type, subgroupSize, flopsPerSecond, bindingLimit, chunkBytes } = device.capabilities;
+    assert.ok(name.length > 0);
+    assert.ok(type === "cpu" || type === "gpu");
+    assert.ok(subgroupSize === 0 || Number.isInteger(Math.log2(subgroupSize)));
+    assert.ok(flopsPerSecond > 1e8);
+    assert.ok(chunkBytes <= bindingLimit && chunkBytes <= 128 * 2 ** 20);
+    return Promise.resolve();
+  }));
+
+Deno.test("openDevice() does without subgroups when told to", async () => {
+  const device = await openDevice({ subgroups: false });
+  assert.equal(device.capabilities.subgroupSize, 0);
+  await device.destroy();
+});
+
+Deno.test("listDevices() describes the adapter", async () => {
+  const [first] = await listDevices();
+  assert.equal(first.index, 0);
+  assert.ok(first.limits.maxStorageBufferBindingSize >= 128 * 2 ** 20);
+});
