@@ -132,7 +132,7 @@ Deno.test("a disk that fills up during a save leaves the old checkpoint, and say
       `import { saveCheckpoint } from "${new URL("../../train/checkpoint.ts", import.meta.url).href}";
 import { modelConfiguration } from "${new URL("../../model/configuration.ts", import.meta.url).href}";
 Deno.addSignalListener("SIGXFSZ", () => {});
-const weights = [{ name: "a", shape: [1000000], data: new Float32Array(1000000) }];
+const weights = [{ name: "a", shape: [8000000], data: new Float32Array(8000000) }];
 const configuration = modelConfiguration({ layers: 1, heads: 1, width: 8 });
 try {
   await saveCheckpoint(Deno.args[0], { step: 2, configuration, tokenizerFiles: {}, weights, optimizer: weights, trainer: {} }, 0);
@@ -141,8 +141,9 @@ try {
 }
 Deno.exit(0);`,
     );
-    // A limit on the size of files stands for a full disk: it needs no root, and fails a write in the same place.
-    const shell = `ulimit -f 2000; exec "$0" run -A --no-lock "$1" "$2"`;
+    // A limit on the size of files (20 MB, far above what Deno caches) stands for a full disk: it needs no root, and fails a
+    // write in the same place.
+    const shell = `ulimit -f 40000; exec "$0" run -A --no-lock "$1" "$2"`;
     const output = await new Deno.Command("sh", {
       args: ["-c", shell, Deno.execPath(), script, folder],
       stderr: "null",
