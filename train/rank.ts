@@ -39,6 +39,8 @@ if (isRankWorker()) {
       await (await import("./rank_training.ts")).trainOnRank(data, post);
     } catch (error) {
       post({ type: "failed", failure: packFailure(error) });
+    } finally {
+      scope.close();
     }
   };
 }

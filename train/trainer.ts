@@ -21,6 +21,9 @@ const stallMilliseconds = 10 * 60_000;
 /** Time that a device gets to finish its step when the run has failed elsewhere, in ms. */
 const stopMilliseconds = 60_000;
 
+/** Time for a rank's thread to let go of its driver; Deno does not tell when a Worker is gone. In ms. */
+const unloadMilliseconds = 100;
+
 /** Hooks of a run. */
 export interface TrainHooks {
   /** Told of everything that happens. */
@@ -119,9 +122,13 @@ function coordinate(
       clearInterval(watch);
       clearTimeout(patience);
       signal?.removeEventListener("abort", stop);
-      worker.terminate();
     };
-    // A Worker that is ended while its device works takes the process with it: it is asked to stop, and then told.
+    // A Worker that is ended while its device works takes the process with it, and so does a process that ends while a
+    // Worker's driver is being unloaded: a rank is asked to stop, ends by itself, and is given a moment to be gone.
+    const settle = (then: () => void) => {
+      end();
+      setTimeout(then, unloadMilliseconds);
+    };
     let failure: unknown;
     const fail = (error: unknown) => {
       if (failure !== undefined) return;
@@ -129,17 +136,21 @@ function coordinate(
       stop();
       Atomics.add(control, controlSlots.saved, 1 << 20);
       Atomics.notify(control, controlSlots.saved);
-      patience = setTimeout(() => giveUp(error), stopMilliseconds);
+      patience = setTimeout(() => abandon(error), stopMilliseconds);
     };
     const giveUp = (error: unknown) => {
-      end();
       // A checkpoint under way is finished first: it may be what the run goes on from.
-      saving.then(() => reject(error), () => reject(error));
+      const after = () => settle(() => reject(error));
+      saving.then(after, after);
+    };
+    const abandon = (error: unknown) => {
+      worker.terminate();
+      giveUp(error);
     };
 
     worker.onerror = (event) => {
       event.preventDefault();
-      giveUp(new MachineError(`The device's Worker failed: ${event.message}`, { restartable: true }));
+      abandon(new MachineError(`The device's Worker failed: ${event.message}`, { restartable: true }));
     };
     worker.onmessage = ({ data }: MessageEvent<RankMessage>) => {
       switch (data.type) {
@@ -187,11 +198,10 @@ function coordinate(
         case "done":
           if (failure !== undefined) return giveUp(failure);
           return void saving.then(() => {
-            end();
             const seconds = (performance.now() - started) / 1e3;
             const { step, stopped } = data;
             tell({ event: "done", step, loss, validationLoss, seconds, checkpoint: path, stopped });
-            resolve({ run, step, loss, validationLoss, seconds, checkpoint: path, stopped });
+            settle(() => resolve({ run, step, loss, validationLoss, seconds, checkpoint: path, stopped }));
           }, () => {});
         case "failed":
           return giveUp(failure ?? unpackFailure(data.failure));
