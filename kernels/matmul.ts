@@ -82,18 +82,19 @@ export function chooseMatmul(capabilities: Capabilities, layout: MatmulLayout, {
   if (capabilities.subgroupSize >= 8 && capabilities.subgroupSize <= 64) {
     const threads = Math.max(8, capabilities.subgroupSize);
     if (M < 32) return register({ layout, broadcast: true, vector: true, rows: 16, columns: 1, threads }, K);
-    // 1024 x 768 x 768 on lavapipe, GF by processor time: NN 16 rows x 1 vec4 32, x 2 35, 32 x 2 41; TN 31, 31, 31; NT
-    // 16 x 2 24, 16 x 4 31, 32 x 4 41. Compiled in 0.5, 1 and 3 s; drivers keep the result.
+    // 1024 x 768 x 768 on lavapipe 22.3, shares of the multiply-add peak: NN and TN 16 rows x 2 vec4 0.26, 32 x 2 0.34; NT
+    // 16 x 4 0.26, 32 x 4 0.33. Workgroups of two subgroups lose a seventh: they halve what stays in the cache. More
+    // sums a thread gain little and compile for 4 to 10 s, these for 3; drivers keep the result.
     if (layout === "NT") return register({ layout, broadcast: true, vector: true, rows: 32, columns: 4, threads });
     const columns = N >= 8 * threads ? 2 : 1;
-    const wide = N % 128 === 0 && threads === 8;
+    const wide = N % 64 === 0 && threads === 8;
     return register({
       layout,
       broadcast: true,
       vector: true,
       rows: wide ? 32 : 16,
       columns,
-      threads: wide ? 16 : threads,
+      threads,
     }, K);
   }
   return register(
