@@ -202,6 +202,26 @@ Deno.test("an interrupt finishes the step, saves and exits with 0; what was save
     assert.equal(resumed.code, 0, resumed.stderr);
   }));
 
+Deno.test("a second interrupt stops at once, exit code 130", () =>
+  inFolder(async (folder) => {
+    const slow = ["--layers", "4", "--heads", "4", "--width", "256", "--sequence-length", "128", "--batch-size", "64"];
+    const args = ["train", "--data", "text.txt", "--steps", "100000", "--out", "run", "--json", ...slow];
+    const child = command(folder, args).spawn();
+    const reader = child.stdout.pipeThrough(new TextDecoderStream()).getReader();
+    let interrupted = 0;
+    for (let chunk = await reader.read(); !chunk.done; chunk = await reader.read()) {
+      if (interrupted || !chunk.value.includes('"event":"start"')) continue;
+      child.kill("SIGINT");
+      await new Promise((resolve) => setTimeout(resolve, 300));
+      interrupted = performance.now();
+      child.kill("SIGINT");
+    }
+    await child.stderr.cancel();
+    assert.equal((await child.status).code, 130);
+    // The step that was going takes longer than this.
+    assert.ok(performance.now() - interrupted < 2000);
+  }));
+
 /** The one child of a process. */
 function childOf(pid: number): number {
   return Number(Deno.readTextFileSync(`/proc/${pid}/task/${pid}/children`).trim().split(" ")[0]);

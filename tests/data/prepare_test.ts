@@ -1,8 +1,10 @@
 import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
 import { parquetWriteBuffer } from "hyparquet-writer";
 import { openDataset, resolveData } from "../../data/dataset.ts";
 import { prepare } from "../../data/prepare.ts";
 import { gpt2Tokenizer, loadTokenizer } from "../../data/tokenizer.ts";
+import { catalogue, fetchDataset } from "../../data/catalogue.ts";
 import { MachineError, UserError } from "../../errors.ts";
 
 async function inFolder(body: (folder: string) => Promise<void>): Promise<void> {
@@ -167,6 +169,44 @@ Deno.test("resolveData() tokenizes a file once and knows the catalogue's names",
     assert.equal(await resolveData(first, { tokenizer: "byte" }), first);
     await assert.rejects(resolveData("moby-dik", { tokenizer: "byte" }), /did you mean moby-dick/);
   }));
+
+Deno.test("fetchDataset() keeps the text files of the tarball, long names too, and asks only once", async () => {
+  await inFolder(async (folder) => {
+    const long = "a".repeat(120);
+    Deno.mkdirSync(`${folder}/package/data`, { recursive: true });
+    Deno.writeTextFileSync(`${folder}/package/data/${long}.txt`, "the first text");
+    Deno.writeTextFileSync(`${folder}/package/data/two.txt`, "x".repeat(513));
+    Deno.writeTextFileSync(`${folder}/package/data/code.js`, "no text");
+    const tar = new Deno.Command("tar", { args: ["-czf", "p.tgz", "package"], cwd: folder }).outputSync();
+    assert.ok(tar.success);
+    const archive = Deno.readFileSync(`${folder}/p.tgz`);
+    const entry = {
+      ...catalogue[0],
+      name: "mine",
+      sha256: createHash("sha256").update(archive).digest("hex"),
+      files: /^package\/data\/\w+\.txt$/,
+    };
+    const before = Deno.env.get("NPM_CONFIG_REGISTRY");
+    let asked = 0;
+    const server = Deno.serve({ port: 0, hostname: "127.0.0.1", onListen() {} }, () => {
+      asked++;
+      return new Response(archive);
+    });
+    try {
+      Deno.env.set("NPM_CONFIG_REGISTRY", `http://127.0.0.1:${server.addr.port}`);
+      const found = await fetchDataset(entry);
+      assert.deepEqual([...Deno.readDirSync(found)].map(({ name }) => name).sort(), [`${long}.txt`, "two.txt"]);
+      assert.equal(Deno.readTextFileSync(`${found}/${long}.txt`), "the first text");
+      assert.equal(Deno.statSync(`${found}/two.txt`).size, 513);
+      assert.equal(await fetchDataset(entry), found);
+      assert.equal(asked, 1);
+    } finally {
+      if (before === undefined) Deno.env.delete("NPM_CONFIG_REGISTRY");
+      else Deno.env.set("NPM_CONFIG_REGISTRY", before);
+      await server.shutdown();
+    }
+  });
+});
 
 Deno.test("fetchDataset() checks the hash and says how to go on when it cannot fetch", async () => {
   await inFolder(async (folder) => {
