@@ -1,6 +1,6 @@
 /**
- * `deno task bench [--json] [matmul] [step] [kernels]`: this adapter's multiply-add peak, and kernels and a training step as
- * shares of it, all measured in one run and interleaved, medians of several.
+ * `deno task bench [--json] [matmul] [kernels] [step] [medium]`: this adapter's multiply-add peak, kernels as shares of it,
+ * measured in one run and interleaved, medians of several, and the time of a training step (`medium` only if it is named).
  */
 
 import type { Device } from "../gpu/device.ts";
@@ -15,7 +15,7 @@ import { matmul } from "../kernels/matmul.ts";
 import { softmax } from "../kernels/softmax.ts";
 import { ModelProgram } from "../train/model_program.ts";
 import { multiplyAddPeak } from "./peak.ts";
-import { batches, initialWeights, smallGpt } from "./small_gpt.ts";
+import { batches, initialWeights, optimizer, workloads } from "./workloads.ts";
 
 /** One row of the result. */
 interface Row {
@@ -122,18 +122,26 @@ const rows = timeAll(device, peak, subjects);
 subjects.forEach((subject) => subject.destroy());
 peak.destroy();
 
-let step: { milliseconds: number; tokensPerSecond: number; losses: number[] } | undefined;
-if (wants("step")) {
-  const { configuration, batch, sequenceLength, optimizer } = smallGpt;
+/** What training one workload took and gave. */
+interface StepResult {
+  readonly workload: string;
+  readonly milliseconds: number;
+  readonly tokensPerSecond: number;
+  readonly losses: readonly number[];
+}
+
+async function trainingStep(name: keyof typeof workloads): Promise<StepResult> {
+  const workload = workloads[name];
+  const { configuration, batch, sequenceLength } = workload;
   const model = await ModelProgram.create(device, { configuration, batch, sequenceLength, segments: ["train"] });
   for (const { parameter, tensor } of model.model.parameters) {
-    model.program.write(tensor, initialWeights(parameter.name));
+    model.program.write(tensor, initialWeights(workload, parameter.name));
   }
-  const next = batches();
+  const next = batches(workload);
   const times: number[] = [];
   const losses: number[] = [];
   const count = batch * sequenceLength;
-  for (let i = 1; i <= 21; i++) {
+  for (let i = 1; i <= workload.steps; i++) {
     const { tokens, targets } = next();
     const start = performance.now();
     model.beginStep(count);
@@ -143,11 +151,16 @@ if (wants("step")) {
     times.push(performance.now() - start);
   }
   model.destroy();
+  // The first steps compile and are measured dispatch by dispatch.
   const milliseconds = median(times.slice(3));
-  step = { milliseconds, tokensPerSecond: count / milliseconds * 1e3, losses };
+  return { workload: name, milliseconds, tokensPerSecond: count / milliseconds * 1e3, losses };
 }
+
+const steps: StepResult[] = [];
+if (wants("step")) steps.push(await trainingStep("small"));
+if (wanted.includes("medium")) steps.push(await trainingStep("medium"));
 if (json) {
-  console.log(JSON.stringify({ device: device.capabilities.name, deno: Deno.version.deno, rows, step }));
+  console.log(JSON.stringify({ device: device.capabilities.name, deno: Deno.version.deno, rows, steps }));
 } else {
   console.log(`${device.capabilities.name}, Deno ${Deno.version.deno}\n`);
   console.log(`${"".padEnd(26)}${"ms".padStart(9)}${"GFLOP/s".padStart(10)}${"of peak".padStart(10)}`);
@@ -155,12 +168,10 @@ if (json) {
     const line = `${name.padEnd(26)}${milliseconds.toFixed(2).padStart(9)}${gflops.toFixed(1).padStart(10)}`;
     console.log(`${line}${share.toFixed(2).padStart(10)}`);
   }
-  if (step) {
+  for (const { workload, milliseconds, tokensPerSecond, losses } of steps) {
+    const ends = `loss ${losses[0].toFixed(4)} → ${losses[losses.length - 1].toFixed(4)}`;
     console.log(
-      `\nstep of the small GPT (4 layers, width 128, batch 8 x 128): ${step.milliseconds.toFixed(0)} ms, ` +
-        `${step.tokensPerSecond.toFixed(0)} tokens/s; loss ${step.losses[0].toFixed(4)} → ${
-          step.losses[20].toFixed(4)
-        }`,
+      `\nstep of the ${workload} GPT: ${milliseconds.toFixed(0)} ms, ${tokensPerSecond.toFixed(0)} tokens/s; ${ends}`,
     );
   }
 }
