@@ -95,10 +95,13 @@ export class Graph {
     return tensor;
   }
 
-  /** Lays `members` (all f32, of `role`) out one behind the other and returns the flat tensor that spans them. */
-  bank(name: string, role: Role, members: readonly Tensor[]): Tensor {
+  /**
+   * Lays `members` (all f32, of `role`) out one behind the other and returns the flat tensor that spans them; its length is
+   * padded to a multiple of `unit` elements, itself a multiple of 64.
+   */
+  bank(name: string, role: Role, members: readonly Tensor[], unit = 64): Tensor {
     const length = members.reduce((sum, member) => sum + Math.ceil(elementCount(member) / 64) * 64, 0);
-    const tensor = this.tensor(name, [Math.max(64, length)], role);
+    const tensor = this.tensor(name, [Math.max(1, Math.ceil(length / unit)) * unit], role);
     this.banks.set(tensor.id, { tensor, members: [...members] });
     return tensor;
   }

@@ -98,7 +98,8 @@ function layOutBank(bank: Bank, limit: number, blocks: Block[], parts: Part[][])
     }
     parts[member.id] = own;
   }
-  if (chunks.length === 0) grow(alignment);
+  const padding = elementCount(bank.tensor) * 4 - chunks.reduce((sum, { bytes }) => sum + bytes, 0);
+  if (padding > 0) grow(padding);
   let start = 0;
   parts[bank.tensor.id] = chunks.map(({ block, bytes }) => {
     const part = { block, offset: 0, startRow: start, rows: bytes / 4 };

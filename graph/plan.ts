@@ -6,6 +6,7 @@
 
 import { MachineError, UserError } from "../errors.ts";
 import type { Capabilities } from "../gpu/capabilities.ts";
+import { type CollectiveAttributes, isCollective } from "./collective.ts";
 import type { Dispatch, Target } from "./dispatch.ts";
 import type { Graph, Op } from "./graph.ts";
 import { cutsOf, layOut, type Part } from "./layout.ts";
@@ -14,6 +15,12 @@ import { elementCount, type Role, rowSize, type Tensor } from "./tensor.ts";
 /** A dispatch and the op it came from. */
 export interface PlannedDispatch extends Dispatch {
   readonly op: Op;
+}
+
+/** Dispatches with a collective behind them, or a segment's last dispatches. */
+export interface Stretch {
+  readonly dispatches: readonly PlannedDispatch[];
+  readonly collective: Op<CollectiveAttributes> | undefined;
 }
 
 /** Where a part of a tensor lies. */
@@ -30,7 +37,7 @@ export interface Placement {
 /** The result of planning. */
 export interface Plan {
   readonly graph: Graph;
-  readonly segments: ReadonlyMap<string, readonly PlannedDispatch[]>;
+  readonly segments: ReadonlyMap<string, readonly Stretch[]>;
   /** Sizes of the buffers to create, in bytes. */
   readonly buffers: readonly number[];
   /** Placements by tensor id. */
@@ -54,26 +61,35 @@ export function makePlan(graph: Graph, capabilities: Capabilities, chunkBytes = 
   const layout = layOut(graph, limit);
   const target: Target = { capabilities, cuts: (tensor) => cutsOf(layout.parts[tensor.id]) };
 
-  const segments = new Map<string, PlannedDispatch[]>();
+  const segments = new Map<string, Stretch[]>();
   const lives: Life[] = layout.blocks.map(({ bytes, owner }, block) => {
     const kept = owner.role !== "activation";
     return { block, bytes, first: kept ? 0 : Infinity, last: kept ? Infinity : -1 };
   });
   let time = 0;
   for (const [name, ops] of graph.segments) {
-    const dispatches: PlannedDispatch[] = [];
+    const stretches: Stretch[] = [];
+    const begun = time;
+    let dispatches: PlannedDispatch[] = [];
     for (const op of ops) {
       for (const tensor of [...op.inputs, ...op.outputs]) {
         for (const part of layout.parts[tensor.id]) {
           const life = lives[part.block];
+          // Used in two segments: who knows in what order these are run. It is kept.
+          if (life.first < begun) life.last = Infinity;
           life.first = Math.min(life.first, time);
           life.last = Math.max(life.last, time);
         }
       }
+      if (isCollective(op)) {
+        stretches.push({ dispatches, collective: op });
+        dispatches = [];
+      }
       for (const dispatch of op.definition.lower(op, target)) dispatches.push({ ...dispatch, op });
       time++;
     }
-    segments.set(name, dispatches);
+    stretches.push({ dispatches, collective: undefined });
+    segments.set(name, stretches);
   }
 
   const used = lives.filter((life) => life.last >= 0);
@@ -105,7 +121,7 @@ export function makePlan(graph: Graph, capabilities: Capabilities, chunkBytes = 
   };
   for (const life of used) {
     const { role } = layout.blocks[life.block].owner;
-    if (role !== "activation") bytes[role] += life.bytes;
+    if (role !== "activation" || life.last === Infinity) bytes[role] += life.bytes;
   }
   return { graph, segments, buffers, placements, bytes, totalBytes: buffers.reduce((sum, size) => sum + size, 0) };
 }

@@ -10,6 +10,7 @@
 import { MachineError } from "../errors.ts";
 import type { Device } from "../gpu/device.ts";
 import { type Box, cutGrid, submitEnds } from "./grid.ts";
+import type { CollectiveAttributes, CollectiveExecutor } from "./collective.ts";
 import type { Graph, Op } from "./graph.ts";
 import { formatBytes, makePlan, placementOf, type Plan, type PlannedDispatch } from "./plan.ts";
 import { elementCount, type Tensor } from "./tensor.ts";
@@ -30,11 +31,24 @@ interface Piece {
   milliseconds: number;
 }
 
-interface Segment {
+/** Pieces between two collectives. */
+interface PieceStretch {
   pieces: Piece[];
   /** Index behind the last piece of each submit. */
   ends: number[];
+  /** Carried out behind them. */
+  readonly collective: Op<CollectiveAttributes> | undefined;
+}
+
+interface Segment {
+  readonly stretches: PieceStretch[];
   runs: number;
+}
+
+/** How to run a segment. */
+export interface RunOptions {
+  /** False in all micro-batches of a step but the last; true if left out. */
+  readonly last?: boolean;
 }
 
 /** Time of one op in a profiled run. */
@@ -51,6 +65,9 @@ export class Program {
   readonly #segments = new Map<string, Segment>();
   readonly #uniforms: GPUBuffer[] = [];
   readonly #absent: GPUBuffer;
+
+  /** Carries out collectives; set before a segment that has some is run. */
+  executor: CollectiveExecutor | undefined;
 
   private constructor(readonly device: Device, readonly plan: Plan, readonly buffers: readonly GPUBuffer[]) {
     this.#absent = device.createBuffer(uniformStride);
@@ -77,15 +94,19 @@ export class Program {
       buffers = await device.createBuffers(plan.buffers);
     }
     const program = new Program(device, plan, buffers);
-    for (const [name, dispatches] of plan.segments) {
-      const pieces: Piece[] = [];
-      for (const planned of dispatches) {
-        const pipeline = await device.pipeline(planned.kernel, planned.windows.length);
-        const guess = 1e3 * planned.flops / (device.capabilities.flopsPerSecond * guessedEfficiency);
-        const boxes = cutGrid(planned.workgroups, Math.ceil(guess / dispatchMilliseconds));
-        pieces.push(...program.#makePieces(planned, pipeline, boxes, guess));
+    for (const [name, planned] of plan.segments) {
+      const stretches: PieceStretch[] = [];
+      for (const { dispatches, collective } of planned) {
+        const pieces: Piece[] = [];
+        for (const planned of dispatches) {
+          const pipeline = await device.pipeline(planned.kernel, planned.windows.length);
+          const guess = 1e3 * planned.flops / (device.capabilities.flopsPerSecond * guessedEfficiency);
+          const boxes = cutGrid(planned.workgroups, Math.ceil(guess / dispatchMilliseconds));
+          pieces.push(...program.#makePieces(planned, pipeline, boxes, guess));
+        }
+        stretches.push({ pieces, ends: submitEnds(pieces), collective });
       }
-      program.#segments.set(name, { pieces, ends: submitEnds(pieces), runs: 0 });
+      program.#segments.set(name, { stretches, runs: 0 });
     }
     program.#flushUniforms();
     device.check();
@@ -162,22 +183,46 @@ export class Program {
     gpu.queue.submit([encoder.finish()]);
   }
 
-  /** Submits a segment. Does not wait, but for the second run, which is timed. */
-  run(name: string): void {
+  /**
+   * Submits a segment. Does not wait, but for the second run, which is timed, and for collectives. Without these it is
+   * finished when the call returns.
+   */
+  async run(name: string, { last = true }: RunOptions = {}): Promise<void> {
     const segment = this.#segment(name);
-    if (segment.runs++ === 1) {
-      this.#calibrate(segment);
-      return;
+    const timed = segment.runs++ === 1;
+    const deferred: (() => Promise<void>)[] = [];
+    for (const stretch of segment.stretches) {
+      if (timed) this.#calibrate(stretch);
+      else this.#submitStretch(stretch);
+      // What was put off runs while the device computes this stretch.
+      for (const finish of deferred.splice(0)) await finish();
+      const { collective } = stretch;
+      if (!collective || (collective.attributes.last && !last)) continue;
+      const rest = await this.#execute(collective);
+      if (rest) deferred.push(rest);
     }
+    for (const finish of deferred) await finish();
+  }
+
+  #submitStretch({ pieces, ends }: PieceStretch): void {
     let from = 0;
-    for (const end of segment.ends) {
-      this.#submit(segment.pieces, from, end);
+    for (const end of ends) {
+      this.#submit(pieces, from, end);
       from = end;
     }
   }
 
+  async #execute(op: Op<CollectiveAttributes>): Promise<(() => Promise<void>) | undefined> {
+    if (!this.executor) throw new Error(`The program has nothing that carries out ${op.name}`);
+    const rest = await this.executor.execute(op, this);
+    if (!rest) return undefined;
+    if (op.attributes.deferred) return rest;
+    await rest();
+    return undefined;
+  }
+
   /** Runs the pieces one by one, waiting for each, then cuts and groups them by the time they took. */
-  #calibrate(segment: Segment): void {
+  #calibrate(segment: PieceStretch): void {
     this.device.drain();
     const floor = this.#emptyMilliseconds();
     for (let i = 0; i < segment.pieces.length; i++) {
@@ -220,11 +265,11 @@ export class Program {
 
   /** Runs a segment dispatch by dispatch and returns the time of each op, in order. */
   profile(name: string): OpTime[] {
-    const segment = this.#segment(name);
-    this.#calibrate(segment);
+    const { stretches } = this.#segment(name);
+    for (const stretch of stretches) this.#calibrate(stretch);
     const times: OpTime[] = [];
     let last: PlannedDispatch | undefined;
-    for (const { planned, milliseconds } of segment.pieces) {
+    for (const { planned, milliseconds } of stretches.flatMap(({ pieces }) => pieces)) {
       const { op, kernel, flops, bytes } = planned;
       const before = times[times.length - 1];
       if (planned === last) times[times.length - 1] = { ...before, milliseconds: before.milliseconds + milliseconds };
@@ -235,20 +280,24 @@ export class Program {
   }
 
   /** Runs a segment op by op, calling `after` behind each with nothing else under way. */
-  async step(name: string, after: (op: Op) => Promise<boolean>): Promise<void> {
-    const { pieces } = this.#segment(name);
-    for (let i = 0; i < pieces.length; i++) {
-      this.#submit(pieces, i, i + 1);
-      const { op } = pieces[i].planned;
-      const done = i + 1 === pieces.length || pieces[i + 1].planned.op !== op;
-      if (done && !(await after(op))) return;
+  async step(name: string, after: (op: Op) => Promise<void>, { last = true }: RunOptions = {}): Promise<void> {
+    for (const { pieces, collective } of this.#segment(name).stretches) {
+      for (let i = 0; i < pieces.length; i++) {
+        this.#submit(pieces, i, i + 1);
+        const { op } = pieces[i].planned;
+        if (i + 1 === pieces.length || pieces[i + 1].planned.op !== op) await after(op);
+      }
+      if (!collective || (collective.attributes.last && !last)) continue;
+      await (await this.#execute(collective))?.();
+      await after(collective as Op);
     }
   }
 
   /** Number of dispatches and submits of one run of a segment. */
   counts(name: string): { dispatches: number; submits: number } {
-    const { pieces, ends } = this.#segment(name);
-    return { dispatches: pieces.length, submits: ends.length };
+    const { stretches } = this.#segment(name);
+    const sum = (count: (stretch: PieceStretch) => number) => stretches.reduce((n, stretch) => n + count(stretch), 0);
+    return { dispatches: sum(({ pieces }) => pieces.length), submits: sum(({ ends }) => ends.length) };
   }
 
   /** Uploads all elements of `tensor`, or those from `start` on; ordered before the next `run`. */

@@ -32,16 +32,15 @@ export async function firstNonFinite(
   for (let i = 0; i < microBatches; i++) {
     stage(i);
     let found: { op: Op; tensor: Tensor; index: number } | undefined;
+    // To the end even when it is found: other ranks may take part in what follows.
     await program.step("train", async (op) => {
+      if (found) return;
       for (const tensor of op.outputs) {
-        if (tensor.dtype !== "f32") continue;
+        if (tensor.dtype !== "f32" || found) continue;
         const index = findNonFinite(await program.read(tensor));
-        if (index < 0) continue;
-        found = { op, tensor, index };
-        return false;
+        if (index >= 0) found = { op, tensor, index };
       }
-      return true;
-    });
+    }, { last: i === microBatches - 1 });
     if (found) {
       const { op, tensor, index } = found;
       return `it first appeared in ${tensor.name}, made by ${op.definition.name}, at element ${index} of [${tensor.shape}]`;

@@ -1,0 +1,106 @@
+/**
+ * Collectives: ops that ranks carry out together. They stand in the graph among the others and cut a program: the host
+ * runs them between dispatches, through whatever joins the ranks.
+ *
+ * A collective moves runs of elements of f32 tensors. `allReduce` works in place; `reduceScatter` leaves this rank's part
+ * of a sum in its output; `publish` shows a part to the group, `fetch` takes a whole from all parts shown; `send` and
+ * `receive` join two ranks.
+ * @module
+ */
+
+import type { Op, OpDefinition } from "./graph.ts";
+import type { Program } from "./program.ts";
+import type { Tensor } from "./tensor.ts";
+
+/** The collectives. */
+export type CollectiveKind = "allReduce" | "reduceScatter" | "allGather" | "publish" | "fetch" | "send" | "receive";
+
+/** Constants of a collective. */
+export interface CollectiveAttributes {
+  readonly kind: CollectiveKind;
+  /** Name of the group of ranks that takes part. */
+  readonly group: string;
+  /** First element of the input; 0 if left out. */
+  readonly start?: number;
+  /** Elements; all from `start` on if left out. */
+  readonly length?: number;
+  /** Only in the last micro-batch of a step. */
+  readonly last?: boolean;
+  /** Nothing behind it in the segment reads the result: the host's share goes on under the next dispatches. */
+  readonly deferred?: boolean;
+  /** `publish` and `fetch`: what both name, and elements of the whole. */
+  readonly store?: { readonly name: string; readonly length: number };
+  /** Shape of the output where it is not given. */
+  readonly shape?: readonly number[];
+}
+
+/** What carries collectives out; the part that may be deferred is returned. */
+export interface CollectiveExecutor {
+  execute(op: Op<CollectiveAttributes>, program: Program): Promise<void | (() => Promise<void>)>;
+}
+
+/** The op of all collectives. Inputs `[x]` (none for `fetch` and `receive`), outputs as the kind says. */
+export const collective: OpDefinition<CollectiveAttributes> = {
+  name: "collective",
+  infer([x], { kind, shape }) {
+    if (kind === "publish" || kind === "send") return [];
+    return [{ shape: shape ?? x.shape }];
+  },
+  lower: () => [],
+};
+
+/** True for ops that the host carries out. */
+export function isCollective(op: Op): op is Op<CollectiveAttributes> {
+  return (op.definition as unknown) === collective;
+}
+
+/**
+ * The start of a part of the model that is split over a group: what all ranks have alike goes in, and the gradients that
+ * each then has a part of are summed (the operator f of Shoeybi et al., "Megatron-LM", 2019). Works in place.
+ */
+export const enterGroup: OpDefinition<{ readonly group: string }> = {
+  name: "enterGroup",
+  infer: ([x]) => [{ shape: x.shape, rowUnit: x.rowUnit }],
+  gradient(backward, op) {
+    const [x] = op.inputs;
+    const dx = backward.take(x);
+    if (!dx) return;
+    backward.add(collective, [dx], { kind: "allReduce", group: op.attributes.group }, {
+      name: `${op.name}.dinput`,
+      outputs: [dx],
+    });
+    backward.give(x, dx);
+  },
+  lower: () => [],
+};
+
+/** First elements of `members` that lie one behind the other, each at a multiple of 64. */
+export function flatOffsets(lengths: readonly number[]): { offsets: number[]; length: number } {
+  let length = 0;
+  const offsets = lengths.map((own) => {
+    const offset = length;
+    length += Math.ceil(own / 64) * 64;
+    return offset;
+  });
+  return { offsets, length };
+}
+
+/** A run of elements. */
+export interface Run {
+  readonly start: number;
+  readonly length: number;
+}
+
+/** The common part of a run and runs that do not overlap. */
+export function clip(run: Run, runs: readonly Run[]): Run[] {
+  return runs.flatMap(({ start, length }) => {
+    const from = Math.max(run.start, start);
+    const to = Math.min(run.start + run.length, start + length);
+    return from < to ? [{ start: from, length: to - from }] : [];
+  });
+}
+
+/** A tensor and a run of its elements. */
+export interface TensorRun extends Run {
+  readonly tensor: Tensor;
+}
