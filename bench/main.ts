@@ -135,7 +135,7 @@ async function trainingStep(name: keyof typeof workloads): Promise<StepResult> {
   const workload = workloads[name];
   const { configuration, batch, sequenceLength } = workload;
   const model = await ModelProgram.create(device, { configuration, batch, sequenceLength, segments: ["train"] });
-  for (const { parameter, tensor } of model.model.parameters) {
+  for (const { parameter, tensor } of model.parameters) {
     model.program.write(tensor, initialWeights(workload, parameter.name));
   }
   const next = batches(workload);
@@ -146,8 +146,8 @@ async function trainingStep(name: keyof typeof workloads): Promise<StepResult> {
     const { tokens, targets } = next();
     const start = performance.now();
     model.beginStep(count);
-    model.train(tokens, targets);
-    model.update({ ...optimizer, step: i });
+    await model.train(tokens, targets);
+    await model.update({ ...optimizer, step: i });
     losses.push(await model.lossSum() / count);
     times.push(performance.now() - start);
   }

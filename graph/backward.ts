@@ -7,12 +7,13 @@ import type { Backward, Graph, Op } from "./graph.ts";
 import type { Tensor } from "./tensor.ts";
 
 /**
- * Appends the backward ops of everything in the segment under construction.
+ * Appends the backward ops of everything in the segment under construction, or of `forwardOps`.
  *
  * @param seeds gradients of the results: what starts the walk
  * @param accumulators gradient tensor of each parameter that is trained
  * @param sum appends an op that adds two gradients (graph/ knows no kernels)
  * @param wanted inputs whose gradients are asked for besides
+ * @param forwardOps the ops to differentiate, where they are in another segment
  * @returns the gradients of `wanted`, by tensor
  */
 export function backward(
@@ -21,8 +22,9 @@ export function backward(
   accumulators: ReadonlyMap<Tensor, Tensor>,
   sum: (graph: Graph, a: Tensor, b: Tensor) => Tensor,
   wanted: readonly Tensor[] = [],
+  forwardOps: readonly Op[] = graph.current,
 ): Map<Tensor, Tensor> {
-  const ops: Op[] = [...graph.current];
+  const ops: Op[] = [...forwardOps];
   const needed = new Set<Tensor>([...accumulators.keys(), ...wanted]);
   for (const op of ops) {
     if (op.definition.gradient && op.inputs.some((input) => needed.has(input))) {

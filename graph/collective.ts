@@ -46,6 +46,16 @@ export const collective: OpDefinition<CollectiveAttributes> = {
     if (kind === "publish" || kind === "send") return [];
     return [{ shape: shape ?? x.shape }];
   },
+  gradient(backward, op) {
+    const { kind, group } = op.attributes;
+    // What a sum's parts contribute to has the same gradient everywhere: in place, nothing is left to do.
+    if (kind !== "allGather" && kind !== "reduceScatter") return;
+    const [x] = op.inputs;
+    const dy = backward.gradientOf(op.outputs[0])!;
+    const other = kind === "allGather" ? "reduceScatter" : "allGather";
+    const [dx] = backward.add(collective, [dy], { kind: other, group, shape: x.shape }, { name: `${op.name}.dinput` });
+    backward.give(x, dx);
+  },
   lower: () => [],
 };
 

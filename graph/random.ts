@@ -38,7 +38,7 @@ export function hashName(name: string): number {
 
 /**
  * Fills `target` with normal numbers of mean 0 (Box-Muller). Element i is a function of `seed`, `name` and
- * `firstIndex + i`; `firstIndex` is even.
+ * `firstIndex + i`.
  */
 export function fillNormal(
   target: Float32Array,
@@ -48,12 +48,13 @@ export function fillNormal(
   standardDeviation: number,
 ): void {
   const key = hashName(name);
-  for (let i = 0; i < target.length; i += 2) {
+  // A draw gives two neighbours; the first of the target may be a second one.
+  for (let i = -(firstIndex % 2); i < target.length; i += 2) {
     const counter = (firstIndex + i) / 2;
     const [a, b] = threefry2x32(seed, key, counter % 2 ** 32, Math.floor(counter / 2 ** 32));
     const radius = standardDeviation * Math.sqrt(-2 * Math.log((a + 0.5) / 2 ** 32));
     const angle = 2 * Math.PI * b / 2 ** 32;
-    target[i] = radius * Math.cos(angle);
+    if (i >= 0) target[i] = radius * Math.cos(angle);
     if (i + 1 < target.length) target[i + 1] = radius * Math.sin(angle);
   }
 }

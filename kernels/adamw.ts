@@ -55,17 +55,23 @@ export function fillHyper(target: Float32Array, options: AdamWStep): void {
   target[hyperSlots.oneMinusBeta2] = 1 - beta2;
 }
 
+/** Constants. */
+export interface AdamWAttributes {
+  /** Elements from the first on that decay; a multiple of four. */
+  readonly decayed: number;
+}
+
 /**
  * Inputs `[weights, gradients, m, v, hyper, sumOfSquares]`, outputs `[weights, gradients, m, v]`, in place: flat tensors
  * of one length.
  */
-export const adamw: OpDefinition<{ readonly decay: boolean }> = {
+export const adamw: OpDefinition<AdamWAttributes> = {
   name: "adamw",
   infer: ([weights]) => Array.from({ length: 4 }, () => ({ shape: weights.shape })),
-  lower: ({ inputs: [weights, gradients, m, v, hyper, sumOfSquares], attributes: { decay } }, target) =>
+  lower: ({ inputs: [weights, gradients, m, v, hyper, sumOfSquares], attributes: { decayed } }, target) =>
     elementwise(target, "kernels/adamw.wgsl", text, [weights, gradients, m, v], {
       flops: 20,
-      uniforms: [decay ? 1 : 0],
+      uniforms: ({ start, count }) => [Math.ceil(Math.min(Math.max(0, decayed - start), count) / 4)],
       others: [hyper, sumOfSquares],
     }),
 };

@@ -1,4 +1,4 @@
-struct Parameters { originX: u32, originY: u32, originZ: u32, count: u32, decay: u32 }
+struct Parameters { originX: u32, originY: u32, originZ: u32, count: u32, decayed: u32 }
 @group(0) @binding(0) var<uniform> parameters: Parameters;
 @group(0) @binding(1) var<storage, read_write> weights: array<vec4f>;
 @group(0) @binding(2) var<storage, read_write> gradients: array<vec4f>;
@@ -24,7 +24,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
   let m = h0.y * firstMoment[i] + h2.x * g;
   let v = h0.z * secondMoment[i] + h2.y * g * g;
   var w = weights[i];
-  if (parameters.decay != 0u) { w *= 1.0 - h0.x * h1.x; }
+  if (i < parameters.decayed) { w *= 1.0 - h0.x * h1.x; }
   weights[i] = w - h0.x * h1.y * (m / (sqrt(v) * h1.z + h0.w));
   firstMoment[i] = m;
   secondMoment[i] = v;

@@ -10,9 +10,10 @@
  * @module
  */
 
-import { ceilDivide, kernel, rowRanges, windowOf } from "../graph/dispatch.ts";
-import type { OpDefinition } from "../graph/graph.ts";
-import { rowCount, rowSize } from "../graph/tensor.ts";
+import { ceilDivide, type Dispatch, kernel, rowRanges, type Target, windowOf } from "../graph/dispatch.ts";
+import type { Backward, OpDefinition } from "../graph/graph.ts";
+import { rowCount, rowSize, type Tensor } from "../graph/tensor.ts";
+import combineText from "./cross_entropy_combine.wgsl" with { type: "text" };
 import gradientText from "./cross_entropy_gradient.wgsl" with { type: "text" };
 import text from "./cross_entropy.wgsl" with { type: "text" };
 import { rowGrid, rowKernel, rowValues } from "./rows.ts";
@@ -24,6 +25,14 @@ export interface CrossEntropyAttributes {
   readonly vocabularySize: number;
   /** The loss sum is added to the output given. */
   readonly accumulate?: boolean;
+}
+
+/** Of logits whose columns are split over ranks. */
+export interface SplitVocabulary {
+  /** Number of this rank's columns that are real. */
+  readonly vocabularySize: number;
+  /** Token of its first column. */
+  readonly firstToken: number;
 }
 
 const components = ["x", "y", "z", "w"];
@@ -38,42 +47,115 @@ export const crossEntropy: OpDefinition<CrossEntropyAttributes> = {
   gradient(backward, op) {
     const [logits, targets, upstream] = op.inputs;
     const { vocabularySize } = op.attributes;
-    backward.add(crossEntropyGradient, [targets, op.outputs[2], upstream], { vocabularySize, shape: logits.shape }, {
-      name: `${op.name}.dlogits`,
-      outputs: [logits],
-    });
-    backward.give(logits, logits);
+    giveLogits(backward, op.name, [logits, targets, op.outputs[2], upstream], { vocabularySize, firstToken: 0 });
   },
   lower({ inputs: [logits, targets], outputs: [lossSum, rowLoss, statistics], attributes }, target) {
-    const columns = rowSize(logits);
-    const wide = columns % 4 === 0;
-    const made = rowKernel("kernels/cross_entropy.wgsl", text, target.capabilities, columns, {
-      MASK: wide
-        ? components.map((c, i) => `    if (column + ${i}u >= vocabulary) { v.${c} = -1e30; }`).join("\n")
-        : "    v = -1e30;",
-      TARGET: wide ? "logits[start + column / 4u][column % 4u]" : "logits[start + column]",
-    });
+    const { vocabularySize } = attributes;
     return [
-      ...rowRanges(target, [logits]).map((range) => ({
-        kernel: made,
-        windows: [
-          windowOf(logits, range),
-          windowOf(targets, range),
-          windowOf(rowLoss, range),
-          windowOf(statistics, range),
-        ],
-        uniforms: [range.count, rowValues(columns), attributes.vocabularySize],
-        workgroups: rowGrid(target.capabilities, range.count),
-        flops: 5 * range.count * columns,
-        bytes: 4 * range.count * columns,
-      })),
+      ...statisticsOf(target, logits, targets, rowLoss, statistics, { vocabularySize, firstToken: 0 }, false),
       sumAll(rowLoss, lossSum, attributes.accumulate ?? false),
     ];
   },
 };
 
+/**
+ * The share of a rank in the cross-entropy of split logits (Shoeybi et al., "Megatron-LM", 2019, section 3):
+ * inputs `[logits, targets]`, output `[N, 4]`: maximum, Σ exp, logit of the target or 0, 0.
+ */
+export const crossEntropyShare: OpDefinition<SplitVocabulary> = {
+  name: "crossEntropyShare",
+  infer: ([logits]) => [{ shape: [rowCount(logits), 4] }],
+  lower: ({ inputs: [logits, targets], outputs: [share], attributes }, target) =>
+    statisticsOf(target, logits, targets, undefined, share, attributes, true),
+};
+
+/** Inputs `[logits, targets, upstream, shares [ranks N, 4]]`, outputs `[lossSum, rowLoss, statistics]`; added to the sum. */
+export const crossEntropyOfShares: OpDefinition<SplitVocabulary> = {
+  name: "crossEntropyOfShares",
+  infer: ([logits]) => [{ shape: [1] }, { shape: [rowCount(logits)] }, { shape: [rowCount(logits), 2] }],
+  gradient(backward, op) {
+    const [logits, targets, upstream] = op.inputs;
+    giveLogits(backward, op.name, [logits, targets, op.outputs[2], upstream], op.attributes);
+  },
+  lower({ inputs: [logits, targets, _, shares], outputs: [lossSum, rowLoss, statistics] }) {
+    const rows = rowCount(logits);
+    const combine: Dispatch = {
+      kernel: kernel("kernels/cross_entropy_combine.wgsl", combineText),
+      windows: [shares, targets, rowLoss, statistics].map((tensor) => windowOf(tensor)),
+      uniforms: [rows, rowCount(shares) / rows],
+      workgroups: [ceilDivide(rows, 64), 1, 1],
+      flops: 20 * rowCount(shares),
+      bytes: 16 * rowCount(shares),
+    };
+    return [combine, sumAll(rowLoss, lossSum, true)];
+  },
+};
+
+const storeLoss = `    statistics[row] = vec2f(m, 1.0 / z);
+    let target_ = targets[row];
+    var loss = 0.0;
+    if (target_ >= 0) {
+      let column = u32(target_);
+      loss = log(z) - ({{TARGET}} - m);
+    }
+    rowLoss[row] = loss;`;
+const storeShare = `    let target_ = targets[row];
+    let column = u32(target_) - p.firstToken;
+    var hit = 0.0;
+    if (target_ >= 0 && column < p.vocabulary) { hit = {{TARGET}}; }
+    statistics[row] = vec4f(m, z, hit, 0.0);`;
+
+function statisticsOf(
+  target: Target,
+  logits: Tensor,
+  targets: Tensor,
+  rowLoss: Tensor | undefined,
+  statistics: Tensor,
+  { vocabularySize, firstToken }: SplitVocabulary,
+  share: boolean,
+): Dispatch[] {
+  const columns = rowSize(logits);
+  const wide = columns % 4 === 0;
+  const at = wide ? "logits[start + column / 4u][column % 4u]" : "logits[start + column]";
+  const made = rowKernel("kernels/cross_entropy.wgsl", text, target.capabilities, columns, {
+    MASK: wide
+      ? components.map((c, i) => `    if (column + ${i}u >= vocabulary) { v.${c} = -1e30; }`).join("\n")
+      : "    v = -1e30;",
+    STORE: (share ? storeShare : storeLoss).replace("{{TARGET}}", at),
+    STATISTICS: share ? "vec4f" : "vec2f",
+  });
+  return rowRanges(target, [logits]).map((range) => ({
+    kernel: made,
+    windows: [
+      windowOf(logits, range),
+      windowOf(targets, range),
+      rowLoss && windowOf(rowLoss, range),
+      windowOf(statistics, range),
+    ],
+    uniforms: [range.count, rowValues(columns), vocabularySize, firstToken],
+    workgroups: rowGrid(target.capabilities, range.count),
+    flops: 5 * range.count * columns,
+    bytes: 4 * range.count * columns,
+  }));
+}
+
+function giveLogits(
+  backward: Backward,
+  name: string,
+  [logits, targets, statistics, upstream]: readonly Tensor[],
+  { vocabularySize, firstToken }: SplitVocabulary,
+): void {
+  backward.add(
+    crossEntropyGradient,
+    [targets, statistics, upstream],
+    { vocabularySize, firstToken, shape: logits.shape },
+    { name: `${name}.dlogits`, outputs: [logits] },
+  );
+  backward.give(logits, logits);
+}
+
 /** Inputs `[targets, statistics, upstream]`, output `[logits]`, overwritten. */
-const crossEntropyGradient: OpDefinition<{ readonly vocabularySize: number; readonly shape: readonly number[] }> = {
+const crossEntropyGradient: OpDefinition<SplitVocabulary & { readonly shape: readonly number[] }> = {
   name: "crossEntropyGradient",
   infer: (_, { shape }) => [{ shape }],
   lower({ inputs: [targets, statistics, upstream], outputs: [logits], attributes }, target) {
@@ -93,7 +175,7 @@ const crossEntropyGradient: OpDefinition<{ readonly vocabularySize: number; read
     return rowRanges(target, [logits]).map((range) => ({
       kernel: made,
       windows: [windowOf(targets, range), windowOf(statistics, range), windowOf(upstream), windowOf(logits, range)],
-      uniforms: [values, attributes.vocabularySize],
+      uniforms: [values, attributes.vocabularySize, attributes.firstToken],
       workgroups: [ceilDivide(values, 64), range.count, 1],
       flops: 4 * range.count * columns,
       bytes: 8 * range.count * columns,

@@ -1,10 +1,10 @@
 {{PRELUDE}}
-struct Parameters { originX: u32, originY: u32, originZ: u32, rows: u32, values: u32, vocabulary: u32 }
+struct Parameters { originX: u32, originY: u32, originZ: u32, rows: u32, values: u32, vocabulary: u32, firstToken: u32 }
 @group(0) @binding(0) var<uniform> parameters: Parameters;
 @group(0) @binding(1) var<storage, read_write> logits: array<Value>;
 @group(0) @binding(2) var<storage, read_write> targets: array<i32>;
 @group(0) @binding(3) var<storage, read_write> rowLoss: array<f32>;
-@group(0) @binding(4) var<storage, read_write> statistics: array<vec2f>;
+@group(0) @binding(4) var<storage, read_write> statistics: array<{{STATISTICS}}>;
 
 // Values per inner sum: sums of 50,000 exponentials lose digits in one accumulator.
 const BLOCK = 64u * LANES;
@@ -39,13 +39,6 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
   }
   let z = sumOver(total(sum), lane);
   if (lane == 0u) {
-    statistics[row] = vec2f(m, 1.0 / z);
-    let target_ = targets[row];
-    var loss = 0.0;
-    if (target_ >= 0) {
-      let column = u32(target_);
-      loss = log(z) - ({{TARGET}} - m);
-    }
-    rowLoss[row] = loss;
+{{STORE}}
   }
 }

@@ -1,4 +1,4 @@
-struct Parameters { originX: u32, originY: u32, originZ: u32, values: u32, vocabulary: u32 }
+struct Parameters { originX: u32, originY: u32, originZ: u32, values: u32, vocabulary: u32, firstToken: u32 }
 @group(0) @binding(0) var<uniform> parameters: Parameters;
 @group(0) @binding(1) var<storage, read_write> targets: array<i32>;
 @group(0) @binding(2) var<storage, read_write> statistics: array<vec2f>;
@@ -19,7 +19,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
     let s = statistics[row];
     d = exp(logits[index] - s.x) * s.y;
     let column = i * {{WIDTH}}u;
-    let hit = u32(target_);
+    let hit = u32(target_) - p.firstToken;
 {{ADJUST}}
     d *= upstream[0];
   }

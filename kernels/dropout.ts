@@ -25,6 +25,8 @@ export interface DropoutAttributes {
   readonly probability: number;
   /** Number of this place in the model: different places drop different elements. */
   readonly site: number;
+  /** Of all ranks' rows, the one that x begins with; 0 if left out. */
+  readonly firstRow?: number;
 }
 
 /** Inputs `[x, state]`, output `[y]`. */
@@ -41,12 +43,12 @@ export const dropout: OpDefinition<DropoutAttributes> = {
     const [dx] = backward.add(dropout, [dy, op.inputs[1]], op.attributes, { name: `${op.name}.dinput` });
     backward.give(op.inputs[0], dx);
   },
-  lower({ inputs: [x, state], outputs: [y], attributes: { probability, site } }, target) {
+  lower({ inputs: [x, state], outputs: [y], attributes: { probability, site, firstRow = 0 } }, target) {
     const values = rowSize(x) / 4;
     return rowRanges(target, [x, y]).map((range) => ({
       kernel: kernel("kernels/dropout.wgsl", text, { ROUNDS: rounds }),
       windows: [windowOf(x, range), windowOf(state), windowOf(y, range)],
-      uniforms: [values, range.start, site, Math.floor(probability * 2 ** 32), float(1 / (1 - probability))],
+      uniforms: [values, firstRow + range.start, site, Math.floor(probability * 2 ** 32), float(1 / (1 - probability))],
       workgroups: [ceilDivide(values, 64), range.count, 1] as const,
       flops: 40 * range.count * rowSize(x),
       bytes: 8 * range.count * rowSize(x),

@@ -3,7 +3,15 @@
  * @module
  */
 
-import { ceilDivide, type Dispatch, kernel, rowRanges, type Target, windowOf } from "../graph/dispatch.ts";
+import {
+  ceilDivide,
+  type Dispatch,
+  kernel,
+  type RowRange,
+  rowRanges,
+  type Target,
+  windowOf,
+} from "../graph/dispatch.ts";
 import { rowSize, type Tensor } from "../graph/tensor.ts";
 
 const threads = 64;
@@ -14,7 +22,7 @@ export function elementwise(
   file: string,
   text: string,
   tensors: readonly Tensor[],
-  options: { flops: number; uniforms?: readonly number[]; others?: readonly Tensor[] },
+  options: { flops: number; uniforms?: (range: RowRange) => readonly number[]; others?: readonly Tensor[] },
 ): Dispatch[] {
   return rowRanges(target, tensors).map((range) => {
     const count = range.count * rowSize(tensors[0]);
@@ -22,7 +30,7 @@ export function elementwise(
     return {
       kernel: kernel(file, text),
       windows: [...tensors.map((tensor) => windowOf(tensor, range)), ...(options.others ?? []).map((t) => windowOf(t))],
-      uniforms: [vectors, ...(options.uniforms ?? [])],
+      uniforms: [vectors, ...(options.uniforms?.(range) ?? [])],
       workgroups: [ceilDivide(vectors, threads), 1, 1],
       flops: options.flops * count,
       bytes: 4 * tensors.length * count,

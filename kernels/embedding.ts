@@ -11,7 +11,7 @@
 
 import { ceilDivide, kernel, rowRanges, windowOf } from "../graph/dispatch.ts";
 import type { OpDefinition } from "../graph/graph.ts";
-import { elementCount, rowSize, type Tensor } from "../graph/tensor.ts";
+import { elementCount, rowCount, rowSize, type Tensor } from "../graph/tensor.ts";
 import gradientText from "./embedding_gradient.wgsl" with { type: "text" };
 import text from "./embedding.wgsl" with { type: "text" };
 import positionText from "./position_gradient.wgsl" with { type: "text" };
@@ -19,6 +19,10 @@ import positionText from "./position_gradient.wgsl" with { type: "text" };
 /** Constants. */
 export interface EmbeddingAttributes {
   readonly sequenceLength: number;
+  /** Token id of the table's first row, where the table is split over ranks; other tokens give 0. 0 if left out. */
+  readonly firstToken?: number;
+  /** False where another rank adds the positions, whose gradients are the same everywhere. */
+  readonly addPositions?: boolean;
   /** The last input is the position of the first row. */
   readonly start?: boolean;
   /** What `sortTokens` made of the tokens; needed for the gradient. */
@@ -46,7 +50,8 @@ export const embedding: OpDefinition<EmbeddingAttributes> = {
       });
     }
     if (!scatter) throw new Error("The gradient of an embedding needs its tokens sorted");
-    backward.add(embeddingGradient, [tokens, scatter.order, scatter.runs, dx], { shape: table.shape }, {
+    const { firstToken = 0 } = op.attributes;
+    backward.add(embeddingGradient, [tokens, scatter.order, scatter.runs, dx], { shape: table.shape, firstToken }, {
       name: `${op.name}.dtable`,
       outputs: [backward.accumulator(table)],
     });
@@ -55,6 +60,7 @@ export const embedding: OpDefinition<EmbeddingAttributes> = {
     const start = attributes.start ? rest[rest.length - 1] : undefined;
     const positions = rest.length > (start ? 1 : 0) ? rest[0] : undefined;
     const { type, values } = valuesOf(table);
+    const { firstToken = 0, addPositions = true } = attributes;
     const made = kernel("kernels/embedding.wgsl", text, { TYPE: type });
     return rowRanges(target, [x]).flatMap((range) =>
       rowRanges(target, [table]).map((rows) => ({
@@ -70,10 +76,13 @@ export const embedding: OpDefinition<EmbeddingAttributes> = {
           values,
           attributes.sequenceLength,
           range.start,
-          rows.start,
+          firstToken + rows.start,
           rows.count,
-          positions ? 1 : 0,
+          positions && addPositions ? 1 : 0,
           start ? 1 : 0,
+          // The first piece of the table also answers for tokens that are in none.
+          rows.start === 0 ? firstToken : 0,
+          rows.start === 0 ? rowCount(table) : 2 ** 32 - 1,
         ],
         workgroups: [ceilDivide(values, 32), range.count, 1] as const,
         flops: 0,
@@ -84,17 +93,17 @@ export const embedding: OpDefinition<EmbeddingAttributes> = {
 };
 
 /** Inputs `[tokens, order, runs, dx]`, output `[dTable]`, accumulated into. */
-const embeddingGradient: OpDefinition<{ readonly shape: readonly number[] }> = {
+const embeddingGradient: OpDefinition<{ readonly shape: readonly number[]; readonly firstToken: number }> = {
   name: "embeddingGradient",
   infer: (_, { shape }) => [{ shape }],
-  lower({ inputs: [tokens, order, runs, dx], outputs: [dTable] }, target) {
+  lower({ inputs: [tokens, order, runs, dx], outputs: [dTable], attributes: { firstToken } }, target) {
     const { type, values } = valuesOf(dTable);
     const made = kernel("kernels/embedding_gradient.wgsl", gradientText, { TYPE: type });
     return rowRanges(target, [dx]).flatMap((range) =>
       rowRanges(target, [dTable]).map((rows) => ({
         kernel: made,
         windows: [windowOf(tokens), windowOf(order), windowOf(runs), windowOf(dx, range), windowOf(dTable, rows)],
-        uniforms: [values, range.start, range.count, rows.start, rows.count],
+        uniforms: [values, range.start, range.count, firstToken + rows.start, rows.count],
         workgroups: [ceilDivide(values, 32), elementCount(tokens), 1] as const,
         flops: range.count * rowSize(dx),
         bytes: 8 * range.count * rowSize(dx),

@@ -7,6 +7,7 @@
  */
 
 import { ceilDivide, kernel, rowRanges, windowOf } from "../graph/dispatch.ts";
+import { clip, type Run } from "../graph/collective.ts";
 import type { OpDefinition } from "../graph/graph.ts";
 import { elementCount, rowSize } from "../graph/tensor.ts";
 import text from "./sum_of_squares.wgsl" with { type: "text" };
@@ -17,17 +18,30 @@ const elementsPerGroup = 64 * 4 * vectorsPerThread;
 /** A tensor may be cut into this many more pieces than its size asks for. */
 const sparePartials = 8;
 
+/** Constants. */
+export interface SumOfSquaresAttributes {
+  /** Elements that count, for each input, in runs that begin at multiples of 64; all if left out. */
+  readonly runs?: readonly (readonly Run[])[];
+}
+
 /** Inputs: the tensors. Outputs `[sum [1], partials]`. */
-export const sumOfSquares: OpDefinition = {
+export const sumOfSquares: OpDefinition<SumOfSquaresAttributes> = {
   name: "sumOfSquares",
-  infer(inputs) {
-    const partials = inputs.reduce((sum, x) => sum + ceilDivide(elementCount(x), elementsPerGroup) + sparePartials, 0);
+  infer(inputs, { runs }) {
+    const partials = inputs.reduce((sum, x, i) => {
+      const spare = sparePartials * (1 + (runs?.[i].length ?? 0));
+      return sum + ceilDivide(elementCount(x), elementsPerGroup) + spare;
+    }, 0);
     return [{ shape: [1] }, { shape: [Math.ceil(partials / 4) * 4] }];
   },
-  lower({ inputs, outputs: [sum, partials] }, target) {
+  lower({ inputs, outputs: [sum, partials], attributes: { runs } }, target) {
     let used = 0;
-    const stages = inputs.flatMap((x) =>
-      rowRanges(target, [x]).map((range) => {
+    const stages = inputs.flatMap((x, i) =>
+      rowRanges(target, [x]).flatMap(({ start, count }) => {
+        const part = { start, length: count };
+        return runs ? clip(part, runs[i]) : [part];
+      }).map(({ start, length }) => {
+        const range = { start, count: length };
         const elements = range.count * rowSize(x);
         const groups = ceilDivide(elements, elementsPerGroup);
         const firstPartial = used;

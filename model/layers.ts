@@ -4,18 +4,21 @@
  * @module
  */
 
+import { collective, enterGroup } from "../graph/collective.ts";
 import { attention, sequenceUnit } from "../kernels/attention.ts";
 import { attentionDecode } from "../kernels/attention_decode.ts";
 import { dropout } from "../kernels/dropout.ts";
 import { embedding } from "../kernels/embedding.ts";
 import { matmul } from "../kernels/matmul.ts";
+import { columnSum } from "../kernels/column_sum.ts";
 import { residualAdd } from "../kernels/residual_add.ts";
 import { rope } from "../kernels/rope.ts";
-import type { Graph } from "../graph/graph.ts";
-import type { Tensor } from "../graph/tensor.ts";
+import type { Graph, OpDefinition } from "../graph/graph.ts";
+import { rowCount, rowSize, type Tensor } from "../graph/tensor.ts";
 import type { ModelConfiguration } from "./configuration.ts";
+import { localSizes, type ModelPart } from "./part.ts";
 
-/** Key and value caches of one layer, `[maximumSequenceLength, keyValueHeads * headSize]` each. */
+/** Key and value caches of one layer, `[maximumSequenceLength, keyValueHeads * headSize]` each, of the heads that are here. */
 export interface LayerCache {
   readonly keys: Tensor;
   readonly values: Tensor;
@@ -39,6 +42,8 @@ export interface ForwardInputs {
 export interface Forward {
   readonly graph: Graph;
   readonly configuration: ModelConfiguration;
+  /** What of the model is here. */
+  readonly part: ModelPart;
   /** Parameters by name. */
   readonly parameters: ReadonlyMap<string, Tensor>;
   readonly inputs: ForwardInputs;
@@ -53,21 +58,66 @@ export function parameter(forward: Forward, name: string): Tensor {
   return tensor;
 }
 
+/** The group of ranks over which blocks are split. */
+const group = "tensor";
+
+function isSplit({ part }: Forward): boolean {
+  return part.tensor.size > 1;
+}
+
+/** Where a split part of a block begins: all rows of `x` on every rank, whose gradients are summed. */
+export function enter(forward: Forward, x: Tensor): Tensor {
+  if (!isSplit(forward)) return x;
+  const { graph, part } = forward;
+  if (!part.sequenceParallel) {
+    return graph.add(enterGroup, [x], { group }, { outputs: [x], name: `enter ${x.name}` })[0];
+  }
+  const shape = [rowCount(x) * part.tensor.size, rowSize(x)];
+  return graph.add(collective, [x], { kind: "allGather", group, shape }, { name: `gather ${x.name}` })[0];
+}
+
+/** Where it ends: the sum of all ranks' `x`, on each or (sequence-parallel) a share of the rows on each. */
+function leave(forward: Forward, x: Tensor): Tensor {
+  if (!isSplit(forward)) return x;
+  const { graph, part: { sequenceParallel, tensor } } = forward;
+  if (!sequenceParallel) return graph.add(collective, [x], { kind: "allReduce", group }, { outputs: [x] })[0];
+  const shape = [rowCount(x) / tensor.size, rowSize(x)];
+  return graph.add(collective, [x], { kind: "reduceScatter", group, shape }, { name: `scatter ${x.name}` })[0];
+}
+
+/** The gradients of what the first rank alone adds to a sum, for the others: `[y, bias?, addend?]`. Computes nothing. */
+const addedElsewhere: OpDefinition<{ readonly bias: boolean; readonly addend: boolean }> = {
+  name: "addedElsewhere",
+  infer: ([y]) => [{ shape: y.shape, rowUnit: y.rowUnit }],
+  gradient(backward, op) {
+    const { bias, addend } = op.attributes;
+    const dy = backward.gradientOf(op.outputs[0])!;
+    if (bias) {
+      const options = { name: `${op.name}.dbias`, outputs: [backward.accumulator(op.inputs[1])] };
+      backward.add(columnSum, [dy], { accumulate: true }, options);
+    }
+    if (addend) backward.give(op.inputs[op.inputs.length - 1], dy);
+  },
+  lower: () => [],
+};
+
 /** Token (and position) embeddings: `[N, width]`. */
 export function embed(forward: Forward, table: string, positions?: string): Tensor {
-  const { graph, inputs, sequenceLength } = forward;
+  const { graph, configuration, part, inputs, sequenceLength } = forward;
   const start = inputs.decode && positions ? [inputs.decode.position] : [];
   const [x] = graph.add(
     embedding,
     [inputs.tokens, parameter(forward, table), ...(positions ? [parameter(forward, positions)] : []), ...start],
     {
       sequenceLength,
+      firstToken: localSizes(configuration, part.tensor).firstToken,
+      addPositions: part.tensor.index === 0,
       ...(start.length > 0 ? { start: true } : {}),
       ...(inputs.scatter ? { scatter: inputs.scatter } : {}),
     },
     { name: "embedding" },
   );
-  return drop(forward, x, 0);
+  return drop(forward, leave(forward, x), 0);
 }
 
 /** `x w (+ bias) (+ addend)`; weights are `[in, out]` (NN) or `[out, in]` (NT). */
@@ -104,21 +154,40 @@ export function linearResidual(
   layout: "NN" | "NT",
   options: { bias?: string; residual: Tensor; site: number },
 ): Tensor {
-  const { residual, site, ...rest } = options;
-  if (!forward.inputs.dropout) return linear(forward, x, weight, layout, { ...rest, addend: residual });
-  const dropped = drop(forward, linear(forward, x, weight, layout, rest), site);
-  return forward.graph.add(residualAdd, [residual, dropped], {})[0];
+  const { residual, site, bias } = options;
+  const { tensor, sequenceParallel } = forward.part;
+  const dropped = forward.inputs.dropout !== undefined;
+  // A share of the rows is left of the sum, so the residual, which has just these, is added behind it.
+  const fused = !dropped && !(tensor.size > 1 && sequenceParallel);
+  const addend = fused ? { addend: residual } : {};
+  let sum: Tensor;
+  if (tensor.index === 0) sum = linear(forward, x, weight, layout, { ...(bias ? { bias } : {}), ...addend });
+  else {
+    sum = linear(forward, x, weight, layout);
+    const added = [...(bias ? [parameter(forward, bias)] : []), ...(fused ? [residual] : [])];
+    if (added.length > 0) {
+      forward.graph.add(addedElsewhere, [sum, ...added], { bias: bias !== undefined, addend: fused }, {
+        outputs: [sum],
+      });
+    }
+  }
+  const branch = leave(forward, sum);
+  return fused ? branch : forward.graph.add(residualAdd, [residual, drop(forward, branch, site)], {})[0];
 }
 
 function drop(forward: Forward, x: Tensor, site: number): Tensor {
-  const { dropout: dropped } = forward.inputs;
+  const { inputs: { dropout: dropped }, part: { tensor, sequenceParallel } } = forward;
   if (!dropped) return x;
-  return forward.graph.add(dropout, [x, dropped.state], { probability: dropped.probability, site })[0];
+  const { state, probability } = dropped;
+  const firstRow = sequenceParallel ? tensor.index * rowCount(x) : 0;
+  return forward.graph.add(dropout, [x, state], { probability, site, firstRow })[0];
 }
 
 /** Rotates queries and keys of packed `[N, (heads + 2 keyValueHeads) headSize]`. */
 export function rotate(forward: Forward, qkv: Tensor): Tensor {
-  const { configuration: { heads, keyValueHeads, headSize }, inputs, sequenceLength } = forward;
+  const { configuration, part, inputs, sequenceLength } = forward;
+  const { headSize } = configuration;
+  const { heads, keyValueHeads } = localSizes(configuration, part.tensor);
   if (!inputs.rope) throw new Error("A model with rotary positions needs their tables");
   const start = inputs.decode ? [inputs.decode.position] : [];
   const attributes = {
@@ -133,11 +202,13 @@ export function rotate(forward: Forward, qkv: Tensor): Tensor {
 
 /** Causal attention over packed queries, keys and values: `[N, heads * headSize]`. */
 export function attend(forward: Forward, qkv: Tensor, layer: number): Tensor {
-  const { configuration: { heads, keyValueHeads, headSize }, inputs, sequenceLength } = forward;
+  const { configuration, part, inputs, sequenceLength } = forward;
+  const { headSize } = configuration;
+  const { heads, keyValueHeads } = localSizes(configuration, part.tensor);
   if (!inputs.decode) {
     return forward.graph.add(attention, [qkv], { heads, keyValueHeads, headSize, sequenceLength })[0];
   }
-  const cache = inputs.decode.caches[layer];
+  const cache = inputs.decode.caches[layer - part.layers[0]];
   const attributes = { heads, keyValueHeads, headSize, positions: cache.keys.shape[0] };
   return forward.graph.add(attentionDecode, [qkv, inputs.decode.position], attributes, {
     outputs: [undefined, cache.keys, cache.values],

@@ -9,70 +9,85 @@ import { rmsnorm } from "../kernels/rmsnorm.ts";
 import { swiglu } from "../kernels/swiglu.ts";
 import type { Tensor } from "../graph/tensor.ts";
 import type { ModelConfiguration } from "./configuration.ts";
-import { attend, embed, type Forward, linear, linearResidual, parameter, project, rotate } from "./layers.ts";
-import { matrix, paddedVocabulary, type Parameter, vector } from "./parameters.ts";
+import { attend, embed, enter, type Forward, linear, linearResidual, parameter, project, rotate } from "./layers.ts";
+import { matrix, type Parameter, vector } from "./parameters.ts";
+import { localSizes, type Shard } from "./part.ts";
 
-/** Parameters in the order in which the forward pass uses them. */
-export function llamaParameters(configuration: ModelConfiguration): Parameter[] {
+/** Parameters in the order in which the forward pass uses them; of `shard`, its share. */
+export function llamaParameters(configuration: ModelConfiguration, shard: Shard): Parameter[] {
   const { vocabularySize, width, hiddenWidth, layers, heads, keyValueHeads, headSize, initializerRange, tied } =
     configuration;
-  const rows = paddedVocabulary(configuration);
-  const list: Parameter[] = [
-    matrix(
-      "embed_tokens",
-      initializerRange,
-      [{ name: "model.embed_tokens.weight", shape: [vocabularySize, width] }],
-      rows,
-    ),
-  ];
+  const local = localSizes(configuration, shard);
+  const table = (name: string, source: string, unit: number) =>
+    matrix(name, initializerRange, [
+      { name: source, shape: [vocabularySize, width], rows: [local.firstToken, local.vocabulary] },
+    ], { unit, split: true, rows: local.vocabularyRows });
+  const list: Parameter[] = [table("embed_tokens", "model.embed_tokens.weight", 0)];
+  const query: [number, number] = [shard.index * local.heads * headSize, local.heads * headSize];
+  const keyValue: [number, number] = [local.firstKeyValueHead * headSize, local.keyValueHeads * headSize];
+  const hidden: [number, number] = [shard.index * local.hiddenWidth, local.hiddenWidth];
   for (let layer = 0; layer < layers; layer++) {
-    const source = `model.layers.${layer}`;
+    const unit = 1 + layer;
+    const source = (name: string) => `model.layers.${layer}.${name}.weight`;
     const block = `l${layer}`;
+    const norm = (name: string) =>
+      vector(`${block}.${name}`, "ones", [{ name: source(name), shape: [width] }], { unit });
     list.push(
-      vector(`${block}.input_layernorm`, "ones", `${source}.input_layernorm.weight`, width),
+      norm("input_layernorm"),
       matrix(`${block}.qkv_proj`, initializerRange, [
-        { name: `${source}.self_attn.q_proj.weight`, shape: [heads * headSize, width] },
-        { name: `${source}.self_attn.k_proj.weight`, shape: [keyValueHeads * headSize, width] },
-        { name: `${source}.self_attn.v_proj.weight`, shape: [keyValueHeads * headSize, width] },
-      ]),
+        { name: source("self_attn.q_proj"), shape: [heads * headSize, width], rows: query },
+        { name: source("self_attn.k_proj"), shape: [keyValueHeads * headSize, width], rows: keyValue },
+        { name: source("self_attn.v_proj"), shape: [keyValueHeads * headSize, width], rows: keyValue },
+      ], {
+        unit,
+        split: true,
+        alike: shard.size > keyValueHeads ? [query[1], 2 * keyValue[1]] : undefined,
+      }),
       matrix(`${block}.o_proj`, initializerRange, [
-        { name: `${source}.self_attn.o_proj.weight`, shape: [width, heads * headSize] },
-      ]),
-      vector(`${block}.post_attention_layernorm`, "ones", `${source}.post_attention_layernorm.weight`, width),
+        { name: source("self_attn.o_proj"), shape: [width, heads * headSize], columns: query },
+      ], { unit, split: true }),
+      norm("post_attention_layernorm"),
       matrix(`${block}.gate_up_proj`, initializerRange, [
-        { name: `${source}.mlp.gate_proj.weight`, shape: [hiddenWidth, width] },
-        { name: `${source}.mlp.up_proj.weight`, shape: [hiddenWidth, width] },
-      ]),
+        { name: source("mlp.gate_proj"), shape: [hiddenWidth, width], rows: hidden },
+        { name: source("mlp.up_proj"), shape: [hiddenWidth, width], rows: hidden },
+      ], { unit, split: true }),
       matrix(`${block}.down_proj`, initializerRange, [
-        { name: `${source}.mlp.down_proj.weight`, shape: [width, hiddenWidth] },
-      ]),
+        { name: source("mlp.down_proj"), shape: [width, hiddenWidth], columns: hidden },
+      ], { unit, split: true }),
     );
   }
-  list.push(vector("norm", "ones", "model.norm.weight", width));
-  if (!tied) {
-    list.push(matrix("lm_head", initializerRange, [{ name: "lm_head.weight", shape: [vocabularySize, width] }], rows));
-  }
+  const unit = 1 + layers;
+  list.push(vector("norm", "ones", [{ name: "model.norm.weight", shape: [width] }], { unit }));
+  if (!tied) list.push(table("lm_head", "lm_head.weight", unit));
   return list;
 }
 
-/** The forward pass: logits `[N, padded vocabulary]`. `observe` is told of the hidden states behind each block. */
-export function llamaForward(forward: Forward, observe?: (name: string, hidden: Tensor) => void): Tensor {
-  const { graph, configuration } = forward;
-  const norm = (x: Tensor, name: string) =>
-    graph.add(rmsnorm, [x, parameter(forward, name)], { epsilon: configuration.normEpsilon }, { name })[0];
-  let x = embed(forward, "embed_tokens");
-  observe?.("hidden.0", x);
-  for (let layer = 0; layer < configuration.layers; layer++) {
-    const l = `l${layer}`;
-    const qkv = project(forward, norm(x, `${l}.input_layernorm`), `${l}.qkv_proj`, "NT");
-    const mixed = attend(forward, rotate(forward, qkv), layer);
-    x = linearResidual(forward, mixed, `${l}.o_proj`, "NT", { residual: x, site: 2 * layer + 1 });
-    const gateUp = linear(forward, norm(x, `${l}.post_attention_layernorm`), `${l}.gate_up_proj`, "NT");
-    const [activated] = graph.add(swiglu, [gateUp], {}, { name: `${l}.swiglu` });
-    x = linearResidual(forward, activated, `${l}.down_proj`, "NT", { residual: x, site: 2 * layer + 2 });
-    observe?.(`hidden.${layer + 1}`, x);
-  }
-  const last = norm(x, "norm");
+function norm(forward: Forward, x: Tensor, name: string): Tensor {
+  const epsilon = forward.configuration.normEpsilon;
+  return forward.graph.add(rmsnorm, [x, parameter(forward, name)], { epsilon }, { name })[0];
+}
+
+/** Token embeddings. */
+export function llamaEmbed(forward: Forward): Tensor {
+  return embed(forward, "embed_tokens");
+}
+
+/** A block: `[N, width]` to `[N, width]`. */
+export function llamaBlock(forward: Forward, x: Tensor, layer: number): Tensor {
+  const l = `l${layer}`;
+  const qkv = project(forward, enter(forward, norm(forward, x, `${l}.input_layernorm`)), `${l}.qkv_proj`, "NT");
+  const mixed = attend(forward, rotate(forward, qkv), layer);
+  const middle = linearResidual(forward, mixed, `${l}.o_proj`, "NT", { residual: x, site: 2 * layer + 1 });
+  const normed = enter(forward, norm(forward, middle, `${l}.post_attention_layernorm`));
+  const [activated] = forward.graph.add(swiglu, [linear(forward, normed, `${l}.gate_up_proj`, "NT")], {}, {
+    name: `${l}.swiglu`,
+  });
+  return linearResidual(forward, activated, `${l}.down_proj`, "NT", { residual: middle, site: 2 * layer + 2 });
+}
+
+/** The final norm and the logits of this rank's tokens. */
+export function llamaHead(forward: Forward, x: Tensor, observe?: (name: string, hidden: Tensor) => void): Tensor {
+  const last = norm(forward, x, "norm");
   observe?.("hidden.norm", last);
-  return linear(forward, last, configuration.tied ? "embed_tokens" : "lm_head", "NT");
+  return linear(forward, enter(forward, last), forward.configuration.tied ? "embed_tokens" : "lm_head", "NT");
 }

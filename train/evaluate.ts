@@ -89,7 +89,7 @@ export async function evaluate(options: EvaluateOptions): Promise<Evaluation> {
           }
           bytes += tokenizer.decodeBytes(Array.from(targets).filter((target) => target >= 0)).length;
           model.beginStep(1);
-          model.evaluate(tokens, targets);
+          await model.evaluate(tokens, targets);
           sum += await model.lossSum();
           options.onProgress?.(`${Math.min(first + batch, count)} of ${count} windows`);
           await device.settle();

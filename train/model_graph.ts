@@ -1,20 +1,56 @@
 /**
- * The graphs of a model at work, in named segments over one set of parameters: `train` (forward and backward of one
- * micro-batch), `update` (gradient norm, AdamW), `evaluate` (forward and loss) and `decode` (the next token's logits).
+ * The graphs of a model, or of a rank's part of one, at work, in named segments over one set of parameters: `train`
+ * (forward and backward of one micro-batch), `update` (gradient norm, AdamW), `evaluate` (forward and loss) and `decode`
+ * (the next token's logits). A stage of a pipeline has `forward` and `backward` apart, for each micro-batch under way.
  * @module
  */
 
 import { adamw } from "../kernels/adamw.ts";
-import { crossEntropy } from "../kernels/cross_entropy.ts";
+import { crossEntropy, crossEntropyOfShares, crossEntropyShare } from "../kernels/cross_entropy.ts";
+import { fillZero } from "../kernels/fill_zero.ts";
 import { addTensors } from "../kernels/residual_add.ts";
 import { sumOfSquares } from "../kernels/sum_of_squares.ts";
 import { backward } from "../graph/backward.ts";
-import { Graph, type OpDefinition } from "../graph/graph.ts";
-import type { Role, Tensor } from "../graph/tensor.ts";
+import { collective } from "../graph/collective.ts";
+import { Graph, type Op, type OpDefinition } from "../graph/graph.ts";
+import { elementCount, type Tensor } from "../graph/tensor.ts";
 import type { ModelConfiguration } from "../model/configuration.ts";
 import type { ForwardInputs } from "../model/layers.ts";
-import { families } from "../model/model.ts";
+import { forwardPass, type Observer, partParameters } from "../model/model.ts";
 import type { Parameter } from "../model/parameters.ts";
+import { localSizes, type ModelPart, type Shard, wholeModel } from "../model/part.ts";
+import { type BankOptions, makeBanks, type ParameterBank, reduceGradients } from "./parameter_banks.ts";
+
+/** What a rank of several does. */
+export interface RankLayout {
+  /** Its parts of the model, in order, and their places among all parts. */
+  readonly parts: readonly ModelPart[];
+  readonly indices: readonly number[];
+  /** Parts in all. */
+  readonly total: number;
+  /** Place among the ranks that share a batch. */
+  readonly data: Shard;
+  readonly zero: 0 | 1;
+  readonly bucketElements: number;
+  /** Micro-batches under way at once, for each part. */
+  readonly slots: number;
+  /** Number of ranks. */
+  readonly world: number;
+}
+
+/** The layout of one rank alone. */
+export function soleRank(configuration: ModelConfiguration): RankLayout {
+  return {
+    parts: [wholeModel(configuration)],
+    indices: [0],
+    total: 1,
+    data: { size: 1, index: 0 },
+    zero: 0,
+    bucketElements: Infinity,
+    slots: 1,
+    world: 1,
+  };
+}
 
 /** What to build. */
 export interface ModelGraphOptions {
@@ -28,23 +64,12 @@ export interface ModelGraphOptions {
   readonly dropout?: number;
   /** Keep the logits and hidden states of `evaluate` for reading. */
   readonly observe?: boolean;
+  /** One rank alone if left out. */
+  readonly layout?: RankLayout;
 }
 
-/** A parameter with what belongs to it. */
-export interface TrainedParameter {
-  readonly parameter: Parameter;
-  readonly tensor: Tensor;
-  /** Absent where nothing is trained. */
-  readonly training:
-    | { readonly gradient: Tensor; readonly firstMoment: Tensor; readonly secondMoment: Tensor }
-    | undefined;
-}
-
-/** A built graph and its tensors. */
-export interface ModelGraph {
-  readonly graph: Graph;
-  readonly options: ModelGraphOptions;
-  readonly parameters: readonly TrainedParameter[];
+/** What the host writes for a micro-batch. */
+export interface BatchInputs {
   /** u32 [N], N = batch * sequenceLength. */
   readonly tokens: Tensor;
   /** i32 [N]; negative: ignored. */
@@ -52,6 +77,18 @@ export interface ModelGraph {
   /** u32 [N]: what `sortTokens` makes. */
   readonly order: Tensor;
   readonly runs: Tensor;
+  /** u32 [4]: seed, step, global row of the first row, 0. */
+  readonly dropoutState: Tensor;
+}
+
+/** A built graph and its tensors. */
+export interface ModelGraph {
+  readonly graph: Graph;
+  readonly options: ModelGraphOptions;
+  readonly layout: RankLayout;
+  readonly banks: readonly ParameterBank[];
+  /** One for each micro-batch that may be under way. */
+  readonly slots: readonly BatchInputs[];
   /** f32 [1]: 1 / (targets that count in the whole step). */
   readonly lossGradient: Tensor;
   /** f32 [1]: sum of losses; added to by every run, zeroed by the host. */
@@ -60,12 +97,12 @@ export interface ModelGraph {
   readonly sumOfSquares: Tensor;
   /** f32 [16]. */
   readonly hyper: Tensor;
-  /** u32 [4]: seed, step, global row of the first row, 0. */
-  readonly dropoutState: Tensor;
   /** Rotary tables, for models that have them. */
   readonly rope: { readonly cos: Tensor; readonly sin: Tensor } | undefined;
-  /** Decoding: u32 [1] each, and the logits [1, padded vocabulary]. */
-  readonly decode: { readonly token: Tensor; readonly position: Tensor; readonly logits: Tensor } | undefined;
+  /** Decoding: u32 [1] each, and the logits [1, vocabulary rows]. */
+  readonly decode:
+    | { readonly token: Tensor; readonly position: Tensor; readonly logits: Tensor | undefined }
+    | undefined;
   /** Of `evaluate`, by name, with `observe`. */
   readonly observed: ReadonlyMap<string, Tensor>;
 }
@@ -73,133 +110,286 @@ export interface ModelGraph {
 /** Reads its inputs by doing nothing: keeps their memory to the end of a segment. */
 const keep: OpDefinition = { name: "keep", infer: () => [], lower: () => [] };
 
-/** Builds the graphs. */
-export function buildModelGraph(options: ModelGraphOptions): ModelGraph {
-  const { configuration, batch, sequenceLength, segments, dropout = 0 } = options;
-  const graph = new Graph();
-  const family = families[configuration.family];
-  const training = segments.includes("train");
-  const rows = batch * sequenceLength;
+/** Names of a segment of part `chunk` for the micro-batch in `slot`; a part that is the whole model trains in one. */
+export function segmentName(kind: "forward" | "backward", layout: RankLayout, chunk: number, slot: number): string {
+  return layout.total === 1 ? "train" : `${kind} ${chunk}.${slot}`;
+}
 
-  // Matrices, which decay, and vectors, which do not, in a bank each: the optimizer takes a bank at a time.
-  const all = family.parameters(configuration);
-  const ordered = [...all.filter((p) => p.decay), ...all.filter((p) => !p.decay)];
-  const declare = (role: Role, prefix: string) => {
-    const tensors = ordered.map((p) => graph.tensor(`${prefix}${p.name}`, p.shape, role));
-    const matrices = ordered.filter((p) => p.decay).length;
-    const banks = [
-      graph.bank(`${prefix}matrices`, role, tensors.slice(0, matrices)),
-      graph.bank(`${prefix}vectors`, role, tensors.slice(matrices)),
-    ];
-    return { tensors, banks };
-  };
-  const weights = declare("parameter", "");
-  const gradients = training ? declare("gradient", "gradient of ") : undefined;
-  const first = training ? declare("optimizer", "first moment of ") : undefined;
-  const second = training ? declare("optimizer", "second moment of ") : undefined;
-  const parameters = ordered.map((parameter, i): TrainedParameter => ({
-    parameter,
-    tensor: weights.tensors[i],
-    training: gradients && first && second
-      ? { gradient: gradients.tensors[i], firstMoment: first.tensors[i], secondMoment: second.tensors[i] }
-      : undefined,
-  }));
+/** What the steps of building share. */
+class Builder {
+  readonly graph = new Graph();
+  readonly layout: RankLayout;
+  readonly banks: readonly ParameterBank[];
+  readonly slots: readonly BatchInputs[];
+  readonly lossGradient: Tensor;
+  readonly lossSum: Tensor;
+  readonly rope: { readonly cos: Tensor; readonly sin: Tensor } | undefined;
+  readonly bankOptions: BankOptions;
+  readonly #byName: ReadonlyMap<string, Tensor>;
 
-  const input = (name: string, shape: number[], dtype: "f32" | "u32" | "i32") =>
-    graph.tensor(name, shape, "input", { dtype });
-  const tokens = input("tokens", [rows], "u32");
-  const targets = input("targets", [rows], "i32");
-  const order = input("order", [rows], "u32");
-  const runs = input("runs", [rows], "u32");
-  const lossGradient = input("lossGradient", [1], "f32");
-  const hyper = input("hyper", [16], "f32");
-  const dropoutState = input("dropoutState", [4], "u32");
-  const lossSum = graph.tensor("lossSum", [1], "output");
-  const squares = graph.tensor("sumOfSquares", [1], "output");
-  const tableShape = [configuration.maximumSequenceLength, configuration.headSize / 2];
-  const rope = configuration.family === "llama"
-    ? { cos: graph.tensor("cos", tableShape, "constant"), sin: graph.tensor("sin", tableShape, "constant") }
-    : undefined;
+  constructor(readonly options: ModelGraphOptions) {
+    const { graph } = this;
+    const { configuration, batch, sequenceLength, segments } = options;
+    this.layout = options.layout ?? soleRank(configuration);
+    const { parts, data, zero, bucketElements, slots, total } = this.layout;
+    const parameters = [...new Map(parts.flatMap((part) => partParameters(configuration, part)).map((p) => [p.name, p]))
+      .values()];
+    const { tensor, sequenceParallel } = parts[0];
+    const table = tableName(parameters, configuration, parts);
+    const firstStage = parts.some((part) => part.embedding);
+    const lastStage = parts.some((part) => part.head);
+    const apart = configuration.tied && firstStage !== lastStage;
+    this.bankOptions = {
+      training: segments.includes("train"),
+      bucketElements,
+      data,
+      zero,
+      tensor,
+      sequenceParallel,
+      tiedCopy: apart && lastStage ? table : undefined,
+      tiedOriginal: apart && firstStage ? table : undefined,
+      keyValueHeads: configuration.keyValueHeads,
+    };
+    this.banks = makeBanks(graph, parameters, this.bankOptions);
+    this.#byName = new Map(
+      this.banks.flatMap(({ members }) => members.map(({ parameter, tensor }) => [parameter.name, tensor] as const)),
+    );
+    const rows = batch * sequenceLength;
+    const input = (name: string, shape: number[], dtype: "f32" | "u32" | "i32") =>
+      graph.tensor(name, shape, "input", { dtype });
+    this.slots = Array.from({ length: total === 1 ? 1 : slots }, () => ({
+      tokens: input("tokens", [rows], "u32"),
+      targets: input("targets", [rows], "i32"),
+      order: input("order", [rows], "u32"),
+      runs: input("runs", [rows], "u32"),
+      dropoutState: input("dropoutState", [4], "u32"),
+    }));
+    this.lossGradient = input("lossGradient", [1], "f32");
+    this.lossSum = graph.tensor("lossSum", [1], "output");
+    const tableShape = [configuration.maximumSequenceLength, configuration.headSize / 2];
+    this.rope = configuration.family === "llama"
+      ? { cos: graph.tensor("cos", tableShape, "constant"), sin: graph.tensor("sin", tableShape, "constant") }
+      : undefined;
+  }
 
-  const byName = new Map(parameters.map(({ parameter, tensor }) => [parameter.name, tensor]));
-  const forward = (
-    inputs: ForwardInputs,
-    length: number,
-    observe?: (name: string, hidden: Tensor) => void,
-  ) =>
-    family.forward(
+  /** The forward pass of a part; ends with logits or `[N, width]`. */
+  forward(part: ModelPart, inputs: ForwardInputs, length: number, hidden?: Tensor, observe?: Observer): Tensor {
+    const { graph, options: { configuration }, rope } = this;
+    return forwardPass(
       {
         graph,
         configuration,
-        parameters: byName,
+        part,
+        parameters: this.#byName,
         inputs: { ...inputs, ...(rope ? { rope } : {}) },
         sequenceLength: length,
       },
+      hidden,
       observe,
     );
-  const loss = (logits: Tensor) =>
-    graph.add(crossEntropy, [logits, targets, lossGradient], {
-      vocabularySize: configuration.vocabularySize,
-      accumulate: true,
-    }, { outputs: [lossSum] });
+  }
 
-  if (gradients && first && second) {
-    graph.segment("train", () => {
-      const dropped = dropout > 0 ? { dropout: { state: dropoutState, probability: dropout } } : {};
-      loss(forward({ tokens, scatter: { order, runs }, ...dropped }, sequenceLength));
-      const accumulators = new Map(parameters.map(({ tensor, training }) => [tensor, training!.gradient]));
-      backward(graph, new Map([[lossSum, lossGradient]]), accumulators, addTensors);
+  /** Adds the losses of logits to the sum. */
+  loss(part: ModelPart, logits: Tensor, targets: Tensor): void {
+    const { graph, options: { configuration }, lossGradient, lossSum } = this;
+    const inputs = [logits, targets, lossGradient];
+    if (part.tensor.size === 1) {
+      const { vocabularySize } = configuration;
+      graph.add(crossEntropy, inputs, { vocabularySize, accumulate: true }, { outputs: [lossSum] });
+      return;
+    }
+    const { vocabulary, firstToken } = localSizes(configuration, part.tensor);
+    const attributes = { vocabularySize: vocabulary, firstToken };
+    const [share] = graph.add(crossEntropyShare, [logits, targets], attributes);
+    const shape = [elementCount(share) / 4 * part.tensor.size, 4];
+    const [shares] = graph.add(collective, [share], { kind: "allGather", group: "tensor", shape });
+    graph.add(crossEntropyOfShares, [...inputs, shares], attributes, { outputs: [lossSum] });
+  }
+
+  /** `[N, width]` as it passes between parts. */
+  hiddenShape(part: ModelPart, rows: number): number[] {
+    const { tensor, sequenceParallel } = part;
+    return [sequenceParallel ? rows / tensor.size : rows, this.options.configuration.width];
+  }
+
+  /** What comes from the part before (`activations`) or behind (`gradients`), into a tensor of its own. */
+  receive(kind: "activations" | "gradients", index: number, part: ModelPart, slot: number): Tensor {
+    const { graph, options: { batch, sequenceLength } } = this;
+    const shape = this.hiddenShape(part, batch * sequenceLength);
+    const hidden = graph.tensor(`${kind} ${index}.${slot}`, shape, "input");
+    graph.add(collective, [], { kind: "receive", group: `${kind} ${index}`, shape }, { outputs: [hidden] });
+    return hidden;
+  }
+
+  send(kind: "activations" | "gradients", index: number, x: Tensor): void {
+    this.graph.add(collective, [x], { kind: "send", group: `${kind} ${index}` });
+  }
+
+  /** Forward and backward of one part for one slot. Boundary i is between parts i - 1 and i. */
+  train(chunk: number, slot: number): void {
+    const { graph, layout, options: { sequenceLength, dropout = 0 } } = this;
+    const part = layout.parts[chunk];
+    const index = layout.indices[chunk];
+    const { tokens, targets, order, runs, dropoutState } = this.slots[slot];
+    const dropped = dropout > 0 ? { dropout: { state: dropoutState, probability: dropout } } : {};
+    const forwardName = segmentName("forward", layout, chunk, slot);
+    let hidden: Tensor | undefined;
+    let result: Tensor | undefined;
+    graph.segment(forwardName, () => {
+      if (!part.embedding) hidden = this.receive("activations", index, part, slot);
+      result = this.forward(part, { tokens, scatter: { order, runs }, ...dropped }, sequenceLength, hidden);
+      if (part.head) this.loss(part, result, targets);
+      else this.send("activations", index + 1, result);
     });
+    const forwardOps = [...graph.segments.get(forwardName)!];
+    graph.segment(segmentName("backward", layout, chunk, slot), () => {
+      const seed: [Tensor, Tensor] = part.head
+        ? [this.lossSum, this.lossGradient]
+        : [result!, this.receive("gradients", index + 1, part, slot)];
+      const accumulators = new Map(
+        this.banks.flatMap(({ members }) => members.map(({ tensor, gradient }) => [tensor, gradient!] as const)),
+      );
+      const given = backward(graph, new Map([seed]), accumulators, addTensors, hidden ? [hidden] : [], forwardOps);
+      if (hidden) this.send("gradients", index, given.get(hidden)!);
+    });
+  }
+
+  /** The collectives that sum gradients over ranks: under way in backward, or behind it where parts depend on each other. */
+  reduce(): void {
+    const { graph, layout, bankOptions } = this;
+    for (const bank of this.banks) {
+      let added: Op[] = [];
+      graph.segment("reduce", () => {
+        const before = graph.current.length;
+        reduceGradients(graph, bank, layout.parts[0], bankOptions);
+        added = graph.current.slice(before);
+      });
+      if (layout.total > 1) continue;
+      const ops = graph.segments.get("train")!;
+      const own = new Set(bank.members.map(({ gradient }) => gradient));
+      const last = ops.findLastIndex((op) => op.outputs.some((output) => own.has(output)));
+      ops.splice(last + 1, 0, ...added);
+    }
+    if (layout.total === 1) graph.segments.delete("reduce");
+  }
+
+  /** Norm of the gradients, AdamW, and what makes the weights whole again. */
+  update(squares: Tensor, hyper: Tensor): void {
+    const { graph, layout } = this;
     graph.segment("update", () => {
-      graph.add(sumOfSquares, gradients.banks, {}, { outputs: [squares] });
-      weights.banks.forEach((bank, i) => {
-        const state = [bank, gradients.banks[i], first.banks[i], second.banks[i]];
-        graph.add(adamw, [...state, hyper, squares], { decay: i === 0 }, { outputs: state });
+      const shards = this.banks.map((bank) => bank.optimizer!);
+      graph.add(
+        sumOfSquares,
+        shards.map(({ gradients }) => gradients),
+        { runs: shards.map(({ counted }) => counted) },
+        {
+          outputs: [squares],
+        },
+      );
+      if (layout.world > 1) {
+        graph.add(collective, [squares], { kind: "allReduce", group: "world" }, {
+          name: "all-reduce of the gradient norm",
+          outputs: [squares],
+        });
+      }
+      for (const { name, weights, gradients, length, optimizer } of this.banks) {
+        const { decayed, firstMoment, secondMoment } = optimizer!;
+        const state = [optimizer!.weights, optimizer!.gradients, firstMoment, secondMoment];
+        graph.add(adamw, [...state, hyper, squares], { decayed }, { outputs: state });
+        if (optimizer!.weights === weights) continue;
+        const store = { name, length };
+        const { start } = optimizer!.owned;
+        graph.add(collective, [optimizer!.weights], { kind: "publish", group: "data", store, start: 0 }, {
+          name: `all-gather of ${name} from ${start}`,
+        });
+        graph.add(fillZero, [], { shape: [length] }, { outputs: [gradients!] });
+      }
+      for (const { name, weights, length, optimizer } of this.banks) {
+        if (optimizer!.weights === weights) continue;
+        graph.add(collective, [], { kind: "fetch", group: "data", store: { name, length }, shape: [length] }, {
+          name: `all-gather of ${name}`,
+          outputs: [weights],
+        });
+      }
+    });
+  }
+
+  /** Forward and loss of all parts. */
+  evaluate(observed: Map<string, Tensor>): void {
+    const { graph, layout, options: { sequenceLength, observe } } = this;
+    layout.parts.forEach((part, chunk) => {
+      const index = layout.indices[chunk];
+      graph.segment(layout.total === 1 ? "evaluate" : `evaluate ${chunk}`, () => {
+        const hidden = part.embedding ? undefined : this.receive("activations", index, part, 0);
+        const result = this.forward(part, { tokens: this.slots[0].tokens }, sequenceLength, hidden, (name, hidden) => {
+          observed.set(name, hidden);
+        });
+        if (part.head) {
+          observed.set("logits", result);
+          this.loss(part, result, this.slots[0].targets);
+        } else this.send("activations", index + 1, result);
+        if (observe) graph.add(keep, [...observed.values()], {});
       });
     });
   }
-  const observed = new Map<string, Tensor>();
-  if (segments.includes("evaluate")) {
-    graph.segment("evaluate", () => {
-      const logits = forward({ tokens }, sequenceLength, (name, hidden) => observed.set(name, hidden));
-      observed.set("logits", logits);
-      loss(logits);
-      if (options.observe) graph.add(keep, [...observed.values()], {});
+
+  decode(): NonNullable<ModelGraph["decode"]> {
+    const { graph, layout, options: { configuration } } = this;
+    const { headSize, maximumSequenceLength } = configuration;
+    const [part] = layout.parts;
+    const { keyValueHeads } = localSizes(configuration, part.tensor);
+    const token = graph.tensor("token", [1], "input", { dtype: "u32" });
+    const position = graph.tensor("position", [1], "input", { dtype: "u32" });
+    const cache = (name: string) => graph.tensor(name, [maximumSequenceLength, keyValueHeads * headSize], "output");
+    const caches = Array.from(
+      { length: part.layers[1] - part.layers[0] },
+      (_, i) => ({ keys: cache(`keys${i}`), values: cache(`values${i}`) }),
+    );
+    let logits: Tensor | undefined;
+    graph.segment("decode", () => {
+      logits = this.forward(part, { tokens: token, decode: { position, caches } }, 1);
+      graph.add(keep, [logits], {});
     });
+    return { token, position, logits };
   }
+}
+
+function tableName(
+  parameters: readonly Parameter[],
+  configuration: ModelConfiguration,
+  parts: readonly ModelPart[],
+): string | undefined {
+  const holds = configuration.tied && parts.some((part) => part.embedding || part.head);
+  return holds ? parameters.find(({ unit, decay }) => unit === 0 && decay)?.name : undefined;
+}
+
+/** Builds the graphs. */
+export function buildModelGraph(options: ModelGraphOptions): ModelGraph {
+  const builder = new Builder(options);
+  const { graph, layout, banks, slots, lossGradient, lossSum, rope } = builder;
+  const { segments } = options;
+  const hyper = graph.tensor("hyper", [16], "input");
+  const squares = graph.tensor("sumOfSquares", [1], "output");
+  if (segments.includes("train")) {
+    for (let slot = 0; slot < slots.length; slot++) layout.parts.forEach((_, chunk) => builder.train(chunk, slot));
+    builder.reduce();
+    builder.update(squares, hyper);
+  }
+  const observed = new Map<string, Tensor>();
+  if (segments.includes("evaluate")) builder.evaluate(observed);
+  const decode = segments.includes("decode") ? builder.decode() : undefined;
   return {
     graph,
     options,
-    parameters,
-    tokens,
-    targets,
-    order,
-    runs,
+    layout,
+    banks,
+    slots,
     lossGradient,
     lossSum,
     sumOfSquares: squares,
     hyper,
-    dropoutState,
     rope,
-    decode: segments.includes("decode") ? buildDecode(graph, configuration, forward) : undefined,
+    decode,
     observed,
   };
-}
-
-function buildDecode(
-  graph: Graph,
-  configuration: ModelConfiguration,
-  forward: (inputs: ForwardInputs, length: number) => Tensor,
-): NonNullable<ModelGraph["decode"]> {
-  const { layers, keyValueHeads, headSize, maximumSequenceLength } = configuration;
-  const token = graph.tensor("token", [1], "input", { dtype: "u32" });
-  const position = graph.tensor("position", [1], "input", { dtype: "u32" });
-  const cache = (name: string) => graph.tensor(name, [maximumSequenceLength, keyValueHeads * headSize], "output");
-  const caches = Array.from({ length: layers }, (_, i) => ({ keys: cache(`keys${i}`), values: cache(`values${i}`) }));
-  let logits: Tensor | undefined;
-  graph.segment("decode", () => {
-    logits = forward({ tokens: token, decode: { position, caches } }, 1);
-    graph.add(keep, [logits], {});
-  });
-  return { token, position, logits: logits! };
 }

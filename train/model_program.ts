@@ -9,12 +9,14 @@ import { ropeTables } from "../kernels/rope.ts";
 import type { NamedTensor, TensorReader } from "../data/safetensors.ts";
 import { UserError } from "../errors.ts";
 import type { Device } from "../gpu/device.ts";
+import type { CollectiveExecutor, Run } from "../graph/collective.ts";
 import { assertFits } from "../graph/plan.ts";
 import { Program } from "../graph/program.ts";
-import { elementCount, rowSize, type Tensor } from "../graph/tensor.ts";
+import { elementCount, type Tensor } from "../graph/tensor.ts";
 import { initialValues } from "../model/model.ts";
 import type { ParameterSource } from "../model/parameters.ts";
-import { buildModelGraph, type ModelGraph, type ModelGraphOptions, type TrainedParameter } from "./model_graph.ts";
+import { buildModelGraph, type ModelGraph, type ModelGraphOptions, segmentName } from "./model_graph.ts";
+import type { ParameterBank, TrainedParameter } from "./parameter_banks.ts";
 
 /** Which of a parameter's tensors is meant. */
 export type StateKind = "weights" | "gradient" | "firstMoment" | "secondMoment";
@@ -22,10 +24,37 @@ export type StateKind = "weights" | "gradient" | "firstMoment" | "secondMoment";
 /** Prefixes under which optimizer state is saved: PyTorch's names for AdamW's. */
 export const statePrefixes = { firstMoment: "exp_avg.", secondMoment: "exp_avg_sq." } as const;
 
-function stateOf({ tensor, training }: TrainedParameter, kind: StateKind): Tensor {
-  if (kind === "weights") return tensor;
-  if (!training) throw new Error("Nothing is trained here");
-  return training[kind];
+/** The tensor that holds a kind of state of a bank, and the elements of the bank that it covers. */
+function stateOf(bank: ParameterBank, kind: StateKind): { tensor: Tensor; run: Run } {
+  const whole = { start: 0, length: bank.length };
+  if (kind === "weights") return { tensor: bank.weights, run: whole };
+  if (!bank.optimizer || !bank.gradients) throw new Error("Nothing is trained here");
+  if (kind === "gradient") return { tensor: bank.gradients, run: whole };
+  return { tensor: bank.optimizer[kind], run: bank.optimizer.owned };
+}
+
+/** Calls `copy(from, to, length)` for each run that a source and a bank's flat array have in common. */
+function eachRun(
+  bank: ParameterBank,
+  member: number,
+  source: ParameterSource,
+  copy: (inSource: number, inBank: number, length: number) => void,
+): void {
+  const width = bank.members[member].parameter.shape[1] ?? 1;
+  const sourceWidth = source.shape[1] ?? 1;
+  const { rows, columns, row, column } = source;
+  const first = bank.offsets[member] + row * width + column;
+  const start = rows[0] * sourceWidth + columns[0];
+  if (columns[1] === width && columns[1] === sourceWidth) return copy(start, first, rows[1] * width);
+  for (let r = 0; r < rows[1]; r++) copy(start + r * sourceWidth, first + r * width, columns[1]);
+}
+
+/** Which micro-batch of a step is staged. */
+export interface MicroBatch {
+  readonly seed: number;
+  readonly step: number;
+  /** Its first row among all of the step's. */
+  readonly firstRow: number;
 }
 
 /** GPT-2's own files leave out the prefix that transformers writes today. */
@@ -46,17 +75,22 @@ export class ModelProgram {
   readonly #counts: Uint32Array;
 
   private constructor(readonly program: Program, readonly model: ModelGraph) {
-    const rows = elementCount(model.tokens);
+    const rows = elementCount(model.slots[0].tokens);
     this.#order = new Uint32Array(rows);
     this.#runs = new Uint32Array(rows);
     this.#counts = new Uint32Array(model.options.configuration.vocabularySize + 1);
   }
 
   /** Builds, plans (refusing what does not fit the device's memory) and makes the program. Weights are still zero. */
-  static async create(device: Device, options: ModelGraphOptions): Promise<ModelProgram> {
+  static async create(
+    device: Device,
+    options: ModelGraphOptions,
+    executor?: CollectiveExecutor,
+  ): Promise<ModelProgram> {
     const model = buildModelGraph(options);
     const { memoryBytes } = device.capabilities;
     const program = await Program.create(device, model.graph, (plan) => assertFits(plan, memoryBytes));
+    program.executor = executor;
     if (model.rope) {
       const { headSize, maximumSequenceLength, ropeTheta } = options.configuration;
       const { cos, sin } = ropeTables(headSize, maximumSequenceLength, ropeTheta);
@@ -66,41 +100,86 @@ export class ModelProgram {
     return new ModelProgram(program, model);
   }
 
+  /** All parameters that are here. */
+  get parameters(): readonly TrainedParameter[] {
+    return this.model.banks.flatMap(({ members }) => members);
+  }
+
   /** Initial weights from a seed. */
   initialize(seed: number): void {
-    for (const { parameter, tensor } of this.model.parameters) {
-      this.program.write(tensor, initialValues(parameter, seed));
+    for (const bank of this.model.banks) {
+      const flat = new Float32Array(bank.length);
+      bank.members.forEach(({ parameter }, i) => flat.set(initialValues(parameter, seed), bank.offsets[i]));
+      this.#write(bank, "weights", flat);
     }
+  }
+
+  /** Writes a kind of state of a bank; of weights also the part that the optimizer keeps apart. */
+  #write(bank: ParameterBank, kind: StateKind, flat: Float32Array): void {
+    const { tensor, run } = stateOf(bank, kind);
+    this.program.write(tensor, flat.subarray(run.start, run.start + run.length));
+    const { optimizer } = bank;
+    if (kind !== "weights" || !optimizer || optimizer.weights === bank.weights) return;
+    const { start, length } = optimizer.owned;
+    this.program.write(optimizer.weights, flat.subarray(start, start + length));
   }
 
   /** Loads one kind of state; names in `reader` have `prefix` before those of the checkpoint. */
   load(reader: TensorReader, kind: StateKind = "weights", prefix = ""): void {
-    for (const trained of this.model.parameters) {
-      let row = 0;
-      for (const source of trained.parameter.sources) {
-        const target = new Float32Array(elementCount(source));
-        const name = storedName(reader, prefix + source.name);
-        checkShape(reader, name, source);
-        reader.readInto(name, target);
-        this.program.write(stateOf(trained, kind), target, row * rowSize(trained.parameter));
-        row += source.shape[0];
-      }
+    for (const bank of this.model.banks) {
+      const flat = new Float32Array(bank.length);
+      let last: { name: string; data: Float32Array } | undefined;
+      bank.members.forEach(({ parameter }, i) => {
+        for (const source of parameter.sources) {
+          const name = storedName(reader, prefix + source.name);
+          if (last?.name !== name) {
+            checkShape(reader, name, source);
+            last = { name, data: new Float32Array(elementCount(source)) };
+            reader.readInto(name, last.data);
+          }
+          const { data } = last;
+          eachRun(bank, i, source, (from, to, length) => flat.set(data.subarray(from, from + length), to));
+        }
+      });
+      this.#write(bank, kind, flat);
+    }
+  }
+
+  /** Reads one kind of state into whole tensors of the checkpoint: what this rank has of each. */
+  async saveInto(kind: StateKind, target: (name: string, shape: readonly number[]) => Float32Array): Promise<void> {
+    for (const bank of this.model.banks) {
+      const { tensor, run } = stateOf(bank, kind);
+      const flat = new Float32Array(run.length);
+      await this.program.readInto(tensor, flat);
+      bank.members.forEach(({ parameter }, i) => {
+        for (const source of parameter.sources) {
+          const whole = target(source.name, source.shape);
+          eachRun(bank, i, source, (from, to, length) => {
+            const start = Math.max(to, run.start);
+            const end = Math.min(to + length, run.start + run.length);
+            if (start < end) whole.set(flat.subarray(start - run.start, end - run.start), from + start - to);
+          });
+        }
+      });
     }
   }
 
   /** Reads one kind of state, under the names of the checkpoint with `prefix` before them. */
   async save(kind: StateKind = "weights", prefix = ""): Promise<NamedTensor[]> {
-    const tensors: NamedTensor[] = [];
-    for (const trained of this.model.parameters) {
-      let start = 0;
-      for (const source of trained.parameter.sources) {
-        const data = new Float32Array(new SharedArrayBuffer(elementCount(source) * 4));
-        await this.program.readInto(stateOf(trained, kind), data, start);
-        start += data.length;
-        tensors.push({ name: prefix + source.name, shape: source.shape, data });
+    const tensors = new Map<string, NamedTensor>();
+    await this.saveInto(kind, (name, shape) => {
+      let tensor = tensors.get(name);
+      if (!tensor) {
+        tensor = {
+          name: prefix + name,
+          shape,
+          data: new Float32Array(new SharedArrayBuffer(elementCount({ shape }) * 4)),
+        };
+        tensors.set(name, tensor);
       }
-    }
-    return tensors;
+      return tensor.data as Float32Array;
+    });
+    return [...tensors.values()];
   }
 
   /** Begins a step: `count` targets of all its micro-batches together have a loss. */
@@ -111,42 +190,51 @@ export class ModelProgram {
   }
 
   /** Uploads a micro-batch: `batch * sequenceLength` tokens and their targets. */
-  writeBatch(tokens: Uint32Array, targets: Int32Array): void {
-    this.program.write(this.model.tokens, tokens);
-    this.program.write(this.model.targets, targets);
+  writeBatch(tokens: Uint32Array, targets: Int32Array, slot = 0): void {
+    this.program.write(this.model.slots[slot].tokens, tokens);
+    this.program.write(this.model.slots[slot].targets, targets);
   }
 
-  /** Uploads a micro-batch to train on, whose first row is `firstRow` of the step's. */
-  stage(tokens: Uint32Array, targets: Int32Array, dropout?: { seed: number; step: number; firstRow: number }): void {
-    this.writeBatch(tokens, targets);
+  /** Uploads a micro-batch to train on. */
+  stage(tokens: Uint32Array, targets: Int32Array, batch?: MicroBatch, slot = 0): void {
+    const inputs = this.model.slots[slot];
+    this.writeBatch(tokens, targets, slot);
     sortTokens(tokens, this.#order, this.#runs, this.#counts);
-    this.program.write(this.model.order, this.#order);
-    this.program.write(this.model.runs, this.#runs);
-    if (dropout) {
-      this.#dropout[0] = dropout.seed;
-      this.#dropout[1] = dropout.step;
-      this.#dropout[2] = dropout.firstRow;
-      this.program.write(this.model.dropoutState, this.#dropout);
+    this.program.write(inputs.order, this.#order);
+    this.program.write(inputs.runs, this.#runs);
+    if (batch) {
+      this.#dropout[0] = batch.seed;
+      this.#dropout[1] = batch.step;
+      this.#dropout[2] = batch.firstRow;
+      this.program.write(inputs.dropoutState, this.#dropout);
     }
   }
 
-  /** Forward and backward of a micro-batch. */
-  train(tokens: Uint32Array, targets: Int32Array, dropout?: { seed: number; step: number; firstRow: number }): void {
-    this.stage(tokens, targets, dropout);
-    this.program.run("train");
+  /** Forward and backward of a micro-batch through the whole model; behind the `last`, gradients are summed over ranks. */
+  async train(tokens: Uint32Array, targets: Int32Array, batch?: MicroBatch, last = true): Promise<void> {
+    this.stage(tokens, targets, batch);
+    await this.program.run("train", { last });
+  }
+
+  /** Forward or backward of a micro-batch that is staged, through one part of the model. */
+  async runPart(kind: "forward" | "backward", chunk: number, slot: number): Promise<void> {
+    await this.program.run(segmentName(kind, this.model.layout, chunk, slot));
   }
 
   /** Clips the gradients, takes an optimizer step and zeroes them. */
-  update(options: AdamWStep): void {
+  async update(options: AdamWStep): Promise<void> {
     fillHyper(this.#hyper, options);
     this.program.write(this.model.hyper, this.#hyper);
-    this.program.run("update");
+    if (this.model.layout.total > 1) await this.program.run("reduce");
+    await this.program.run("update");
   }
 
   /** Adds the losses of a batch to the sum. */
-  evaluate(tokens: Uint32Array, targets: Int32Array): void {
+  async evaluate(tokens: Uint32Array, targets: Int32Array): Promise<void> {
     this.writeBatch(tokens, targets);
-    this.program.run("evaluate");
+    const { parts, total } = this.model.layout;
+    if (total === 1) return await this.program.run("evaluate");
+    for (let chunk = 0; chunk < parts.length; chunk++) await this.program.run(`evaluate ${chunk}`);
   }
 
   /** The sum of losses since `beginStep`. */
@@ -162,12 +250,12 @@ export class ModelProgram {
   /** Takes `token` at `position` (all earlier positions having been taken) and fills `logits` for the next. */
   async decode(token: number, position: number, logits: Float32Array): Promise<void> {
     const { decode } = this.model;
-    if (!decode) throw new Error("The program was built without decoding");
+    if (!decode?.logits) throw new Error("The program was built without decoding");
     this.#word[0] = token;
     this.program.write(decode.token, this.#word);
     this.#word[0] = position;
     this.program.write(decode.position, this.#word);
-    this.program.run("decode");
+    await this.program.run("decode");
     await this.program.readInto(decode.logits, logits);
   }
 

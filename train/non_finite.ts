@@ -23,11 +23,11 @@ export async function firstNonFinite(
   stage: (index: number) => void,
 ): Promise<string> {
   const { program } = model;
-  for (const { parameter, tensor, training } of model.model.parameters) {
+  for (const { parameter, tensor, gradient } of model.parameters) {
     if (findNonFinite(await program.read(tensor)) >= 0) {
       return `the weights ${parameter.name} were not finite before it`;
     }
-    if (training) program.write(training.gradient, new Float32Array(elementCount(tensor)));
+    if (gradient) program.write(gradient, new Float32Array(elementCount(tensor)));
   }
   for (let i = 0; i < microBatches; i++) {
     stage(i);

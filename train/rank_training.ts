@@ -74,7 +74,7 @@ async function evaluate(run: Run): Promise<number> {
   run.model.beginStep(1);
   for (let first = 0; first < samplesPerEpoch; first += run.microBatch) {
     fill(run, run.validation, first, samplesPerEpoch - first);
-    run.model.evaluate(run.tokens, run.targets);
+    await run.model.evaluate(run.tokens, run.targets);
     beat(run);
   }
   return await run.model.lossSum() / (samplesPerEpoch * run.job.sequenceLength);
@@ -100,12 +100,12 @@ async function checkpoint(run: Run, step: number, sent: number): Promise<void> {
 }
 
 /** All micro-batches of a step. */
-function trainStep(run: Run, step: number): void {
+async function trainStep(run: Run, step: number): Promise<void> {
   const { settings: { batchSize, seed }, sequenceLength } = run.job;
   run.model.beginStep(batchSize * sequenceLength);
   for (let done = 0; done < batchSize; done += run.microBatch) {
     fill(run, run.training, (step - 1) * batchSize + done, run.microBatch);
-    run.model.train(run.tokens, run.targets, { seed, step, firstRow: done * sequenceLength });
+    await run.model.train(run.tokens, run.targets, { seed, step, firstRow: done * sequenceLength });
     beat(run);
   }
 }
@@ -135,10 +135,10 @@ async function loop(run: Run): Promise<{ step: number; stopped: boolean }> {
   while (step < settings.steps && !stopped) {
     step++;
     const start = performance.now();
-    trainStep(run, step);
+    await trainStep(run, step);
     const learningRate = learningRateAt(step, settings);
     const { beta1, beta2, epsilon, weightDecay, clip } = settings;
-    model.update({ learningRate, beta1, beta2, epsilon, weightDecay, clip, step });
+    await model.update({ learningRate, beta1, beta2, epsilon, weightDecay, clip, step });
     const gradNorm = await model.gradientNorm();
     const loss = await model.lossSum() / (settings.batchSize * sequenceLength);
     if (!Number.isFinite(loss) || !Number.isFinite(gradNorm)) await failNonFinite(run, step, loss, gradNorm);

@@ -66,12 +66,12 @@ Deno.test("makePlan() lays out GPT-2 124M's token table in parts and banks of eq
   const model = buildModelGraph({ configuration, batch: 1, sequenceLength: 1024, segments: ["train", "evaluate"] });
   const plan = makePlan(model.graph, genericCapabilities);
   assert.ok(plan.buffers.every((size) => size <= 128 * 2 ** 20));
-  const [table] = model.parameters;
-  assert.equal(table.parameter.name, "wte");
+  const members = model.banks.flatMap((bank) => bank.members);
+  const table = members.find(({ parameter }) => parameter.name === "wte")!;
   assert.equal(plan.placements[table.tensor.id].length, 2);
-  for (const { tensor, training } of model.parameters) {
+  for (const { tensor, gradient } of members) {
     const shape = (id: number) => plan.placements[id].map(({ start, length }) => [start, length]);
-    assert.deepEqual(shape(training!.gradient.id), shape(tensor.id));
+    assert.deepEqual(shape(gradient!.id), shape(tensor.id));
   }
   // Four times 124M padded parameters of four bytes, and nothing lost to padding but a little.
   const { parameter, gradient, optimizer } = plan.bytes;

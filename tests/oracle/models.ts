@@ -61,7 +61,7 @@ export async function compareModel(device: Device, folder: URL): Promise<Compari
   const evaluate = async (targets: Int32Array) => {
     const count = targets.filter((t) => t >= 0).length;
     model.beginStep(count);
-    model.evaluate(tokensOf(0), targets);
+    await model.evaluate(tokensOf(0), targets);
     return await model.lossSum() / count;
   };
   check("loss", relative(await evaluate(targetsOf(0)), expected.loss), limit(f32.loss_rel, 2e-6));
@@ -78,7 +78,7 @@ export async function compareModel(device: Device, folder: URL): Promise<Compari
   const step = async (tokens: Uint32Array, targets: Int32Array) => {
     const count = targets.filter((t) => t >= 0).length;
     model.beginStep(count);
-    model.train(tokens, targets);
+    await model.train(tokens, targets);
     return await model.lossSum() / count;
   };
   // Learning rate 0 without decay leaves the weights and moments' use aside: it measures the norm and zeroes gradients.
@@ -97,7 +97,7 @@ export async function compareModel(device: Device, folder: URL): Promise<Compari
     relative(await step(tokensOf(0), masked), expected.masked_loss),
     limit(f32.masked_loss_rel, 2e-6),
   );
-  model.update(idle);
+  await model.update(idle);
   check(
     "masked_grad_norm",
     relative(await model.gradientNorm(), expected.masked_grad_norm),
@@ -107,12 +107,12 @@ export async function compareModel(device: Device, folder: URL): Promise<Compari
   for (const { name, data } of await model.save("gradient")) {
     check(`gradient of ${name}`, scaledMax(data, grads.get(name)!.data), limit(f32.grad[name]?.scaled_max, 5e-6));
   }
-  model.update(idle);
+  await model.update(idle);
 
   // Training from the start; the idle updates left moments behind.
-  for (const { training } of model.model.parameters) {
-    for (const tensor of [training!.firstMoment, training!.secondMoment]) {
-      model.program.write(tensor, new Float32Array(tensor.shape.reduce((a, b) => a * b, 1)));
+  for (const { optimizer, length } of model.model.banks) {
+    for (const tensor of [optimizer!.firstMoment, optimizer!.secondMoment]) {
+      model.program.write(tensor, new Float32Array(length));
     }
   }
   const greedy = async (name: string) => {
@@ -131,7 +131,7 @@ export async function compareModel(device: Device, folder: URL): Promise<Compari
   await greedy("start_weights");
   for (let i = 0; i < steps; i++) {
     check(`loss of step ${i}`, relative(await step(tokensOf(i), targetsOf(i)), expected.train_losses[i]), 1e-5);
-    model.update({ ...settings, step: i + 1 });
+    await model.update({ ...settings, step: i + 1 });
     const norm = await model.gradientNorm();
     check(`gradient norm of step ${i}`, relative(norm, expected.train_grad_norms[i]), 5e-5);
   }

@@ -29,13 +29,13 @@ async function train(device: Device, steps: number, seed = 3, dropout = 0) {
   const objects: number[] = [];
   for (let i = 0; i < steps; i++) {
     model.beginStep(count);
-    model.train(tokens, targets, { seed, step: i, firstRow: 0 });
+    await model.train(tokens, targets, { seed, step: i, firstRow: 0 });
     losses.push(await model.lossSum());
-    if (i < steps - 1) model.update({ ...step, step: i + 1 });
+    if (i < steps - 1) await model.update({ ...step, step: i + 1 });
     objects.push(device.objectsCreated);
   }
   const gradients = await model.save("gradient");
-  const parts = model.model.parameters.map(({ tensor }) => model.program.plan.placements[tensor.id].length);
+  const parts = model.parameters.map(({ tensor }) => model.program.plan.placements[tensor.id].length);
   model.destroy();
   return { losses, gradients, objects, parts };
 }

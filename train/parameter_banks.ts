@@ -1,0 +1,210 @@
+/**
+ * Parameters in banks: those that become ready together lie one behind the other, so that the optimizer takes a bank with
+ * one dispatch and a group of ranks sums a bank's gradients with one collective (a bank is a bucket).
+ *
+ * With sharding (Rajbhandari et al., "ZeRO", 2020) a rank's optimizer owns an equal part of each bank.
+ * @module
+ */
+
+import { clip, collective, type CollectiveAttributes, type Run } from "../graph/collective.ts";
+import type { Graph } from "../graph/graph.ts";
+import { elementCount, type Role, rowSize, type Tensor } from "../graph/tensor.ts";
+import type { ModelPart, Shard } from "../model/part.ts";
+import type { Parameter } from "../model/parameters.ts";
+
+/** A parameter with the tensors that belong to it. */
+export interface TrainedParameter {
+  readonly parameter: Parameter;
+  readonly tensor: Tensor;
+  /** Absent where nothing is trained. */
+  readonly gradient: Tensor | undefined;
+}
+
+/** What the optimizer of this rank keeps of a bank. */
+export interface OptimizerShard {
+  /** Elements of the bank. */
+  readonly owned: Run;
+  /** Flat tensors of `owned.length` elements; without sharding the bank's own. */
+  readonly weights: Tensor;
+  readonly gradients: Tensor;
+  readonly firstMoment: Tensor;
+  readonly secondMoment: Tensor;
+  /** How many of them, from the first on, decay. */
+  readonly decayed: number;
+  /** Runs of them whose squares this rank counts in the global norm: everything counts on one rank only. */
+  readonly counted: readonly Run[];
+}
+
+/** A bank. */
+export interface ParameterBank {
+  readonly name: string;
+  readonly members: readonly TrainedParameter[];
+  /** First element of each member. */
+  readonly offsets: readonly number[];
+  /** Elements, padding included. */
+  readonly length: number;
+  /** Flat view of the weights. */
+  readonly weights: Tensor;
+  readonly gradients: Tensor | undefined;
+  readonly optimizer: OptimizerShard | undefined;
+}
+
+/** How banks are made. */
+export interface BankOptions {
+  readonly training: boolean;
+  /** Largest number of elements in a bank, but for a single parameter that has more. */
+  readonly bucketElements: number;
+  /** This rank among those that share a batch. */
+  readonly data: Shard;
+  readonly zero: 0 | 1;
+  readonly tensor: Shard;
+  readonly sequenceParallel: boolean;
+  /** Name of the token table if a stage before holds it too. */
+  readonly tiedCopy: string | undefined;
+  /** True if a stage behind holds the token table too. */
+  readonly tiedOriginal: string | undefined;
+  readonly keyValueHeads: number;
+}
+
+/** Groups parameters in the order in which their gradients become ready, so that a bank is ready early. */
+function buckets(parameters: readonly Parameter[], limit: number): Parameter[][] {
+  const groups: Parameter[][] = [];
+  let elements = 0;
+  for (const parameter of [...parameters].sort((a, b) => b.unit - a.unit)) {
+    const own = elementCount(parameter);
+    if (groups.length === 0 || elements + own > limit) {
+      groups.push([]);
+      elements = 0;
+    }
+    groups[groups.length - 1].push(parameter);
+    elements += own;
+  }
+  // What decays comes first.
+  return groups.map((group) => [...group.filter((p) => p.decay), ...group.filter((p) => !p.decay)]);
+}
+
+/** Declares weights and, for training, gradients and optimizer state of `parameters`. */
+export function makeBanks(graph: Graph, parameters: readonly Parameter[], options: BankOptions): ParameterBank[] {
+  const { training, bucketElements, data } = options;
+  return buckets(parameters, bucketElements).map((group, number) => {
+    const name = `bank ${number}`;
+    const unit = 64 * (options.zero > 0 ? data.size : 1);
+    const declare = (role: Role, prefix: string) => {
+      const tensors = group.map((p) => graph.tensor(`${prefix}${p.name}`, p.shape, role));
+      return { tensors, flat: graph.bank(`${prefix}${name}`, role, tensors, unit) };
+    };
+    const weights = declare("parameter", "");
+    const gradients = training ? declare("gradient", "gradient of ") : undefined;
+    const members = group.map((parameter, i): TrainedParameter => ({
+      parameter,
+      tensor: weights.tensors[i],
+      gradient: gradients?.tensors[i],
+    }));
+    let at = 0;
+    const offsets = group.map((parameter) => {
+      const offset = at;
+      at += Math.ceil(elementCount(parameter) / 64) * 64;
+      return offset;
+    });
+    const length = elementCount(weights.flat);
+    const bank = { name, members, offsets, length, weights: weights.flat, gradients: gradients?.flat };
+    return { ...bank, optimizer: gradients && optimizerShard(graph, bank, weights.flat, gradients.flat, options) };
+  });
+}
+
+type BareBank = Omit<ParameterBank, "optimizer">;
+
+function optimizerShard(
+  graph: Graph,
+  bank: BareBank,
+  weights: Tensor,
+  gradients: Tensor,
+  options: BankOptions,
+): OptimizerShard {
+  const { data, zero } = options;
+  const share = bank.length / data.size;
+  const owned = zero > 0 ? { start: data.index * share, length: share } : { start: 0, length: bank.length };
+  const state = (prefix: string, role: Role) =>
+    zero > 0 ? graph.tensor(`${prefix}${bank.name}`, [owned.length], role) : graph.bank(
+      `${prefix}${bank.name}`,
+      role,
+      bank.members.map(({ parameter }) => graph.tensor(`${prefix}${parameter.name}`, parameter.shape, role)),
+    );
+  const sharded = zero > 0 && data.size > 1;
+  const firstPlain = bank.members.findIndex(({ parameter }) => !parameter.decay);
+  const decayed = firstPlain < 0 ? bank.length : bank.offsets[firstPlain];
+  const own = zero > 0 || data.index === 0 ? [owned] : [];
+  const counted = own.flatMap((run) => clip(run, countedRuns(bank, options)));
+  return {
+    owned,
+    weights: sharded ? state("shard of ", "optimizer") : weights,
+    gradients: sharded ? graph.tensor(`gradient shard of ${bank.name}`, [owned.length], "gradient") : gradients,
+    firstMoment: state("first moment of ", "optimizer"),
+    secondMoment: state("second moment of ", "optimizer"),
+    decayed: Math.min(owned.length, Math.max(0, decayed - owned.start)),
+    counted: counted.map(({ start, length }) => ({ start: start - owned.start, length })),
+  };
+}
+
+/** True for the rank that answers for what several ranks of a tensor-parallel group hold alike. */
+function answersFor(parameter: Parameter, { tensor }: BankOptions): boolean {
+  return parameter.split || tensor.index === 0;
+}
+
+/** Runs of a bank that count in the norm, were the bank not shared by data-parallel ranks. */
+function countedRuns(bank: BareBank, options: BankOptions): Run[] {
+  const copies = options.tensor.size / options.keyValueHeads;
+  return bank.members.flatMap(({ parameter }, i) => {
+    if (!answersFor(parameter, options) || parameter.name === options.tiedCopy) return [];
+    const start = bank.offsets[i];
+    const length = elementCount(parameter);
+    if (!parameter.alike || options.tensor.index % copies === 0) return [{ start, length }];
+    const [row, rows] = parameter.alike;
+    const width = rowSize(parameter);
+    return [{ start, length: row * width }, {
+      start: start + (row + rows) * width,
+      length: length - (row + rows) * width,
+    }].filter((run) => run.length > 0);
+  });
+}
+
+/** Appends the collectives that make the sum over all ranks of a bank's gradients, once they are complete on each. */
+export function reduceGradients(graph: Graph, bank: ParameterBank, part: ModelPart, options: BankOptions): void {
+  const { gradients, optimizer } = bank;
+  if (!gradients || !optimizer) return;
+  const add = (group: string, run: Run, more: Partial<CollectiveAttributes> = {}) =>
+    graph.add(collective, [gradients], { kind: "allReduce", group, ...run, last: true, ...more }, {
+      name: `all-reduce of ${bank.name} over ${group}`,
+      outputs: [gradients],
+    });
+  bank.members.forEach(({ parameter }, i) => {
+    const start = bank.offsets[i];
+    if (parameter.alike) {
+      const [row, rows] = parameter.alike;
+      const width = rowSize(parameter);
+      add("keyValue", { start: start + row * width, length: rows * width });
+    }
+    // Each rank has seen its share of the rows only. (Embeddings see all.)
+    if (part.sequenceParallel && !parameter.split && parameter.unit > 0 && needsRows(parameter)) {
+      add("tensor", { start, length: elementCount(parameter) });
+    }
+    if (parameter.name === options.tiedCopy || parameter.name === options.tiedOriginal) {
+      add("tied", { start, length: elementCount(parameter) });
+    }
+  });
+  if (options.data.size === 1) return;
+  if (options.zero === 0) add("data", { start: 0, length: bank.length }, { deferred: true });
+  else {
+    graph.add(
+      collective,
+      [gradients],
+      { kind: "reduceScatter", group: "data", last: true, deferred: true, shape: [optimizer.owned.length] },
+      { name: `reduce-scatter of ${bank.name}`, outputs: [optimizer.gradients] },
+    );
+  }
+}
+
+/** Norms work on a share of the rows; the biases that stand behind a sum are added before it, where all rows are. */
+function needsRows(parameter: Parameter): boolean {
+  return /norm|ln_/.test(parameter.name);
+}
