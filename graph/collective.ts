@@ -3,17 +3,14 @@
  * runs them between dispatches, through whatever joins the ranks.
  *
  * A collective moves runs of elements of f32 tensors. `allReduce` works in place; `reduceScatter` leaves this rank's part
- * of a sum in its output; `publish` shows a part to the group, `fetch` takes a whole from all parts shown; `send` and
- * `receive` join two ranks.
+ * of a sum in its output, `allGather` all ranks' parts; `send` and `receive` join two ranks.
  * @module
  */
 
 import type { Op, OpDefinition } from "./graph.ts";
-import type { Program } from "./program.ts";
-import type { Tensor } from "./tensor.ts";
 
 /** The collectives. */
-export type CollectiveKind = "allReduce" | "reduceScatter" | "allGather" | "publish" | "fetch" | "send" | "receive";
+export type CollectiveKind = "allReduce" | "reduceScatter" | "allGather" | "send" | "receive";
 
 /** Constants of a collective. */
 export interface CollectiveAttributes {
@@ -28,22 +25,15 @@ export interface CollectiveAttributes {
   readonly last?: boolean;
   /** Nothing behind it in the segment reads the result: the host's share goes on under the next dispatches. */
   readonly deferred?: boolean;
-  /** `publish` and `fetch`: what both name, and elements of the whole. */
-  readonly store?: { readonly name: string; readonly length: number };
   /** Shape of the output where it is not given. */
   readonly shape?: readonly number[];
 }
 
-/** What carries collectives out; the part that may be deferred is returned. */
-export interface CollectiveExecutor {
-  execute(op: Op<CollectiveAttributes>, program: Program): Promise<void | (() => Promise<void>)>;
-}
-
-/** The op of all collectives. Inputs `[x]` (none for `fetch` and `receive`), outputs as the kind says. */
+/** The op of all collectives. Inputs `[x]` (none for `receive`), outputs as the kind says. */
 export const collective: OpDefinition<CollectiveAttributes> = {
   name: "collective",
   infer([x], { kind, shape }) {
-    if (kind === "publish" || kind === "send") return [];
+    if (kind === "send") return [];
     return [{ shape: shape ?? x.shape }];
   },
   gradient(backward, op) {
@@ -84,17 +74,6 @@ export const enterGroup: OpDefinition<{ readonly group: string }> = {
   lower: () => [],
 };
 
-/** First elements of `members` that lie one behind the other, each at a multiple of 64. */
-export function flatOffsets(lengths: readonly number[]): { offsets: number[]; length: number } {
-  let length = 0;
-  const offsets = lengths.map((own) => {
-    const offset = length;
-    length += Math.ceil(own / 64) * 64;
-    return offset;
-  });
-  return { offsets, length };
-}
-
 /** A run of elements. */
 export interface Run {
   readonly start: number;
@@ -108,9 +87,4 @@ export function clip(run: Run, runs: readonly Run[]): Run[] {
     const to = Math.min(run.start + run.length, start + length);
     return from < to ? [{ start: from, length: to - from }] : [];
   });
-}
-
-/** A tensor and a run of its elements. */
-export interface TensorRun extends Run {
-  readonly tensor: Tensor;
 }

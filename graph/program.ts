@@ -10,7 +10,7 @@
 import { MachineError } from "../errors.ts";
 import type { Device } from "../gpu/device.ts";
 import { type Box, cutGrid, submitEnds } from "./grid.ts";
-import type { CollectiveAttributes, CollectiveExecutor } from "./collective.ts";
+import type { CollectiveAttributes } from "./collective.ts";
 import type { Graph, Op } from "./graph.ts";
 import { formatBytes, makePlan, placementOf, type Plan, type PlannedDispatch } from "./plan.ts";
 import { elementCount, type Tensor } from "./tensor.ts";
@@ -43,6 +43,11 @@ interface PieceStretch {
 interface Segment {
   readonly stretches: PieceStretch[];
   runs: number;
+}
+
+/** What carries collectives out; the part that may be deferred is returned. */
+export interface CollectiveExecutor {
+  execute(op: Op<CollectiveAttributes>, program: Program): Promise<void | (() => Promise<void>)>;
 }
 
 /** How to run a segment. */

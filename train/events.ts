@@ -12,6 +12,8 @@ export type TrainEvent =
     readonly config: CompleteSettings;
     readonly run: string;
     readonly device: string;
+    /** Layout of several ranks, in words. */
+    readonly mesh?: string;
     readonly parameters: number;
     readonly vocabularySize: number;
     readonly microBatchSize: number;

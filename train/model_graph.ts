@@ -297,16 +297,8 @@ class Builder {
         const state = [optimizer!.weights, optimizer!.gradients, firstMoment, secondMoment];
         graph.add(adamw, [...state, hyper, squares], { decayed }, { outputs: state });
         if (optimizer!.weights === weights) continue;
-        const store = { name, length };
-        const { start } = optimizer!.owned;
-        graph.add(collective, [optimizer!.weights], { kind: "publish", group: "data", store, start: 0 }, {
-          name: `all-gather of ${name} from ${start}`,
-        });
         graph.add(fillZero, [], { shape: [length] }, { outputs: [gradients!] });
-      }
-      for (const { name, weights, length, optimizer } of this.banks) {
-        if (optimizer!.weights === weights) continue;
-        graph.add(collective, [], { kind: "fetch", group: "data", store: { name, length }, shape: [length] }, {
+        graph.add(collective, [optimizer!.weights], { kind: "allGather", group: "data", shape: [length] }, {
           name: `all-gather of ${name}`,
           outputs: [weights],
         });

@@ -9,6 +9,8 @@ import { UserError } from "../errors.ts";
 import { type ModelConfiguration, modelConfiguration, presets } from "../model/configuration.ts";
 import { openCheckpoint } from "./checkpoint.ts";
 import type { TrainEvent } from "./events.ts";
+import { worldSize } from "../parallel/mesh.ts";
+import { layoutOf, makeCheckpointMemory, makeExecutors, planLaunch } from "./launch.ts";
 import type { RankJob } from "./rank_protocol.ts";
 import { makeRunFolder, nextRunFolder } from "./run_folder.ts";
 import { type CompleteSettings, completeSettings, type GivenSettings } from "./settings.ts";
@@ -17,7 +19,8 @@ import { type CompleteSettings, completeSettings, type GivenSettings } from "./s
 export interface PreparedRun {
   readonly settings: CompleteSettings;
   readonly run: string;
-  readonly job: RankJob;
+  /** One for each rank. */
+  readonly jobs: readonly RankJob[];
   readonly tokenizerFiles: Readonly<Record<string, string>>;
   readonly dataHash: string;
 }
@@ -48,10 +51,9 @@ export async function prepareRun(given: GivenSettings, onEvent: (event: TrainEve
     configuration = checkpoint.configuration;
   }
   const settings = completeSettings(given, saved?.settings ?? {});
-  if (settings.devices !== "0") {
-    throw new UserError(
-      `--devices ${settings.devices}: this version trains on one GPU, --devices 0; see \`muster devices\``,
-    );
+  const { mesh, devices, microBatchSize } = planLaunch(settings);
+  if (devices.some((index) => index !== 0)) {
+    throw new UserError(`--devices ${settings.devices}: there is no such GPU; see \`muster devices\``);
   }
   if (saved && firstStep >= settings.steps) {
     throw new UserError(`${resumeFolder} is at step ${firstStep} already: give --steps above it to go on`);
@@ -89,14 +91,17 @@ export async function prepareRun(given: GivenSettings, onEvent: (event: TrainEve
   if (settings.dropout > 0 && configuration.width % 4 !== 0) {
     throw new UserError(`--dropout needs a --width that is a multiple of 4, not ${configuration.width}`);
   }
+  for (let rank = 0; rank < worldSize(mesh); rank++) layoutOf(configuration, mesh, rank, settings);
   makeRunFolder(run);
+  const control = new SharedArrayBuffer(64);
+  const checkpoint = makeCheckpointMemory(configuration);
   const tokenizer = await loadTokenizer(dataFolder);
   return {
     settings,
     run,
     tokenizerFiles: tokenizer.files(),
     dataHash: train.sha256,
-    job: {
+    jobs: makeExecutors(configuration, mesh, settings).map((executor, rank) => ({
       settings,
       configuration,
       sequenceLength,
@@ -104,8 +109,13 @@ export async function prepareRun(given: GivenSettings, onEvent: (event: TrainEve
       resumeFolder,
       initFolder,
       firstStep,
-      control: new SharedArrayBuffer(64),
-    },
+      control,
+      rank,
+      mesh,
+      microBatchSize,
+      executor,
+      checkpoint,
+    })),
   };
 }
 

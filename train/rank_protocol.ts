@@ -6,6 +6,9 @@
 import type { NamedTensor } from "../data/safetensors.ts";
 import { MachineError, messageOf, UserError } from "../errors.ts";
 import type { ModelConfiguration } from "../model/configuration.ts";
+import type { ExecutorSetup } from "../parallel/executor.ts";
+import type { Mesh } from "../parallel/mesh.ts";
+import { StoppedError } from "../parallel/status.ts";
 import type { CompleteSettings } from "./settings.ts";
 
 /** What a rank is to do. Plain data. */
@@ -21,6 +24,20 @@ export interface RankJob {
   /** Steps done before. */
   readonly firstStep: number;
   readonly control: SharedArrayBuffer;
+  readonly rank: number;
+  readonly mesh: Mesh;
+  /** Sequences computed at a time; chosen by the rank if left open, which a rank alone may. */
+  readonly microBatchSize: number | undefined;
+  readonly executor: ExecutorSetup;
+  /** Tensors of the whole checkpoint, which the ranks fill together. */
+  readonly checkpoint: CheckpointMemory;
+}
+
+/** Whole tensors under the names of the checkpoint. */
+export interface CheckpointMemory {
+  readonly weights: readonly NamedTensor[];
+  /** With the prefixes of optimizer state. */
+  readonly optimizer: readonly NamedTensor[];
 }
 
 /** Places in the control words, i32. */
@@ -29,12 +46,13 @@ export const controlSlots = {
   stop: 0,
   /** Counted up by the coordinator when a checkpoint is on the disk. */
   saved: 1,
-  /** Counted up by the rank whenever something is done. */
+  /** Counted up by the ranks whenever something is done. */
   heartbeat: 2,
 } as const;
 
 /** What a rank tells. */
 export type RankMessage =
+  | { readonly type: "opened" }
   | {
     readonly type: "ready";
     readonly device: string;
@@ -51,12 +69,7 @@ export type RankMessage =
     readonly milliseconds: number;
   }
   | { readonly type: "evaluation"; readonly step: number; readonly loss: number }
-  | {
-    readonly type: "checkpoint";
-    readonly step: number;
-    readonly weights: readonly NamedTensor[];
-    readonly optimizer: readonly NamedTensor[];
-  }
+  | { readonly type: "checkpoint"; readonly step: number }
   | { readonly type: "done"; readonly step: number; readonly stopped: boolean }
   | { readonly type: "failed"; readonly failure: Failure };
 
@@ -66,6 +79,8 @@ export interface Failure {
   readonly message: string;
   readonly stack: string | undefined;
   readonly restartable: boolean;
+  /** True if it ended because another rank failed. */
+  readonly stopped: boolean;
 }
 
 /** Packs an error. */
@@ -76,6 +91,7 @@ export function packFailure(error: unknown): Failure {
     message: messageOf(error),
     stack: error instanceof Error ? error.stack : undefined,
     restartable: error instanceof MachineError && error.restartable,
+    stopped: error instanceof StoppedError,
   };
 }
 

@@ -7,10 +7,12 @@ import { openSafetensors } from "../data/safetensors.ts";
 import { type Dataset, openDataset } from "../data/dataset.ts";
 import { createLoader, type Loader, validationLoader } from "../data/loader.ts";
 import { openModelFolder } from "../data/safetensors.ts";
-import { MachineError, UserError } from "../errors.ts";
+import { MachineError } from "../errors.ts";
 import type { Device } from "../gpu/device.ts";
 import { openDevice } from "../gpu/open.ts";
-import { assertFits, describeBytes, makePlan, usableMemory } from "../graph/plan.ts";
+import { describeBytes, makePlan, usableMemory } from "../graph/plan.ts";
+import { SharedMemoryExecutor } from "../parallel/executor.ts";
+import { layoutOf } from "./launch.ts";
 import { learningRateAt } from "./learning_rate.ts";
 import { buildModelGraph, type ModelGraphOptions } from "./model_graph.ts";
 import { ModelProgram, statePrefixes } from "./model_program.ts";
@@ -21,18 +23,15 @@ import { controlSlots, type RankJob, type RankMessage } from "./rank_protocol.ts
 const saveMilliseconds = 30 * 60_000;
 /** Un-awaited mappings are let go this often, in ms. */
 const settleMilliseconds = 2000;
+/** Time that ranks wait for each other while kernels are compiled and timed, in ms. */
+const firstStepsMilliseconds = 10 * 60_000;
 /** A step this many times slower than it was when its submits were sized is timed anew. */
 const slowdown = 3;
 
 /** Sequences computed at a time: what was asked for, or the largest divisor of the batch whose plan fits the device. */
 function chooseMicroBatch(device: Device, job: RankJob, options: Omit<ModelGraphOptions, "batch">): number {
-  const { batchSize, microBatchSize } = job.settings;
-  if (microBatchSize !== undefined) {
-    if (batchSize % microBatchSize !== 0) {
-      throw new UserError(`--micro-batch-size ${microBatchSize} does not divide --batch-size ${batchSize}`);
-    }
-    return microBatchSize;
-  }
+  if (job.microBatchSize !== undefined) return job.microBatchSize;
+  const { batchSize } = job.settings;
   const { memoryBytes } = device.capabilities;
   for (let size = batchSize; size > 1; size--) {
     if (batchSize % size !== 0) continue;
@@ -45,6 +44,10 @@ function chooseMicroBatch(device: Device, job: RankJob, options: Omit<ModelGraph
 /** What the loop works with. */
 interface Run {
   readonly job: RankJob;
+  readonly executor: SharedMemoryExecutor;
+  /** Sequences of a step that this rank's copy of the model takes, and the first of them. */
+  readonly share: number;
+  readonly firstOfShare: number;
   readonly model: ModelProgram;
   readonly control: Int32Array;
   readonly microBatch: number;
@@ -53,6 +56,8 @@ interface Run {
   readonly tokens: Uint32Array;
   readonly targets: Int32Array;
   readonly post: (message: RankMessage) => void;
+  /** Told when the first steps, which compile and measure, are done. */
+  readonly onSteady: () => void;
 }
 
 function beat(run: Run): void {
@@ -68,19 +73,27 @@ function fill(run: Run, loader: Loader, first: number, count: number): void {
   }
 }
 
-/** Mean loss over the validation samples. */
+/** The sum over all ranks of a number that the ranks of a tensor-parallel group have alike. */
+function sumOverRanks({ executor, job: { mesh } }: Run, ...values: number[]): number[] {
+  return executor.group("world").sumNumbers(values).map((sum) => sum / mesh.tensor);
+}
+
+/** Mean loss over the validation samples, which the data-parallel ranks share out. */
 async function evaluate(run: Run): Promise<number> {
   const { samplesPerEpoch } = run.validation;
+  const { size, index } = run.model.model.layout.data;
   run.model.beginStep(1);
-  for (let first = 0; first < samplesPerEpoch; first += run.microBatch) {
-    fill(run, run.validation, first, samplesPerEpoch - first);
+  for (let first = 0; first < samplesPerEpoch; first += run.microBatch * size) {
+    const own = first + index * run.microBatch;
+    fill(run, run.validation, own, Math.max(0, samplesPerEpoch - own));
     await run.model.evaluate(run.tokens, run.targets);
     beat(run);
   }
-  return await run.model.lossSum() / (samplesPerEpoch * run.job.sequenceLength);
+  const [sum] = sumOverRanks(run, await run.model.lossSum());
+  return sum / (samplesPerEpoch * run.job.sequenceLength);
 }
 
-/** Sends weights and optimizer state away; waits until the checkpoint before is on the disk. */
+/** All ranks fill the checkpoint's memory, once the checkpoint before is on the disk; rank 0 tells. */
 async function checkpoint(run: Run, step: number, sent: number): Promise<void> {
   for (let saved = Atomics.load(run.control, controlSlots.saved); saved < sent;) {
     if (Atomics.wait(run.control, controlSlots.saved, saved, saveMilliseconds) === "timed-out") {
@@ -90,22 +103,30 @@ async function checkpoint(run: Run, step: number, sent: number): Promise<void> {
     }
     saved = Atomics.load(run.control, controlSlots.saved);
   }
-  const weights = await run.model.save("weights");
-  const optimizer = [
-    ...await run.model.save("firstMoment", statePrefixes.firstMoment),
-    ...await run.model.save("secondMoment", statePrefixes.secondMoment),
-  ];
-  run.post({ type: "checkpoint", step, weights, optimizer });
+  const { weights, optimizer } = run.job.checkpoint;
+  const places = new Map([...weights, ...optimizer].map(({ name, data }) => [name, data as Float32Array]));
+  const { model } = run;
+  // Copies of the model have the same weights, and unless it is shared out the same optimizer state.
+  const { data, zero } = model.model.layout;
+  if (data.index === 0) await model.saveInto("weights", (name) => places.get(name)!);
+  if (data.index === 0 || zero > 0) {
+    await model.saveInto("firstMoment", (name) => places.get(statePrefixes.firstMoment + name)!);
+    await model.saveInto("secondMoment", (name) => places.get(statePrefixes.secondMoment + name)!);
+  }
+  sumOverRanks(run, 0);
+  run.post({ type: "checkpoint", step });
   beat(run);
 }
 
-/** All micro-batches of a step. */
+/** All micro-batches of this rank in a step. */
 async function trainStep(run: Run, step: number): Promise<void> {
   const { settings: { batchSize, seed }, sequenceLength } = run.job;
   run.model.beginStep(batchSize * sequenceLength);
-  for (let done = 0; done < batchSize; done += run.microBatch) {
-    fill(run, run.training, (step - 1) * batchSize + done, run.microBatch);
-    await run.model.train(run.tokens, run.targets, { seed, step, firstRow: done * sequenceLength });
+  for (let done = 0; done < run.share; done += run.microBatch) {
+    const first = run.firstOfShare + done;
+    fill(run, run.training, (step - 1) * batchSize + first, run.microBatch);
+    const last = done + run.microBatch >= run.share;
+    await run.model.train(run.tokens, run.targets, { seed, step, firstRow: first * sequenceLength }, last);
     beat(run);
   }
 }
@@ -113,10 +134,11 @@ async function trainStep(run: Run, step: number): Promise<void> {
 async function failNonFinite(run: Run, step: number, loss: number, gradNorm: number): Promise<never> {
   const what = Number.isFinite(loss) ? `the gradient norm is ${gradNorm}` : `the loss is ${loss}`;
   const { settings: { batchSize, seed }, sequenceLength } = run.job;
-  const where = await firstNonFinite(run.model, batchSize / run.microBatch, (i) => {
-    fill(run, run.training, (step - 1) * batchSize + i * run.microBatch, run.microBatch);
+  const where = await firstNonFinite(run.model, run.share / run.microBatch, (i) => {
+    const first = run.firstOfShare + i * run.microBatch;
+    fill(run, run.training, (step - 1) * batchSize + first, run.microBatch);
     run.model.beginStep(batchSize * sequenceLength);
-    run.model.stage(run.tokens, run.targets, { seed, step, firstRow: i * run.microBatch * sequenceLength });
+    run.model.stage(run.tokens, run.targets, { seed, step, firstRow: first * sequenceLength });
   });
   throw new MachineError(
     `Training stopped at step ${step}: ${what}; ${where}. The weights were left as they were before the step: ` +
@@ -126,7 +148,8 @@ async function failNonFinite(run: Run, step: number, loss: number, gradNorm: num
 
 /** Trains until the last step or until asked to stop. */
 async function loop(run: Run): Promise<{ step: number; stopped: boolean }> {
-  const { job: { settings, firstStep, sequenceLength }, model, post } = run;
+  const { job, model, post } = run;
+  const { settings, firstStep, sequenceLength } = job;
   let sent = 0;
   let settled = performance.now();
   let usual = Infinity;
@@ -140,15 +163,19 @@ async function loop(run: Run): Promise<{ step: number; stopped: boolean }> {
     const { beta1, beta2, epsilon, weightDecay, clip } = settings;
     await model.update({ learningRate, beta1, beta2, epsilon, weightDecay, clip, step });
     const gradNorm = await model.gradientNorm();
-    const loss = await model.lossSum() / (settings.batchSize * sequenceLength);
+    // Rank 0 alone decides on stopping, so that all stop at the same step.
+    const asked = job.rank === 0 && Atomics.load(run.control, controlSlots.stop) !== 0 ? job.mesh.tensor : 0;
+    const [lossSum, stopping] = sumOverRanks(run, await model.lossSum(), asked);
+    const loss = lossSum / (settings.batchSize * sequenceLength);
     if (!Number.isFinite(loss) || !Number.isFinite(gradNorm)) await failNonFinite(run, step, loss, gradNorm);
     const milliseconds = performance.now() - start;
     post({ type: "step", step, loss, gradNorm, learningRate, milliseconds });
     beat(run);
-    stopped = Atomics.load(run.control, controlSlots.stop) !== 0;
+    stopped = stopping > 0;
 
     // The first two steps compile and are timed; a step much slower than the third says that the device has slowed down.
     if (step > firstStep + 2) {
+      run.onSteady();
       if (milliseconds > slowdown * usual) model.program.recalibrate("train");
       usual = Math.min(usual, milliseconds);
     }
@@ -185,15 +212,20 @@ function load(model: ModelProgram, job: RankJob): void {
 
 /** Trains as the job says, telling by `post`; the last message comes when the device has been let go. */
 export async function trainOnRank(job: RankJob, post: (message: RankMessage) => void): Promise<void> {
-  const { step, stopped } = await trainOnDevice(job, post);
-  post({ type: "done", step, stopped });
+  // What all ranks know alike, rank 0 tells.
+  const tell = (message: RankMessage) => {
+    const own = message.type === "opened" || message.type === "ready" || message.type === "done";
+    if (own || job.rank === 0) post(message);
+  };
+  const { step, stopped } = await trainOnDevice(job, tell);
+  tell({ type: "done", step, stopped });
 }
 
 async function trainOnDevice(
   job: RankJob,
   post: (message: RankMessage) => void,
 ): Promise<{ step: number; stopped: boolean }> {
-  const { settings, configuration, sequenceLength } = job;
+  const { settings, configuration, sequenceLength, mesh, rank } = job;
   let data: Dataset | undefined;
   let device: Device | undefined;
   let model: ModelProgram | undefined;
@@ -203,15 +235,23 @@ async function trainOnDevice(
     const count = settings.evalBatches * settings.batchSize;
     const validation = validationLoader(data.validation, { sequenceLength, count });
     device = await openDevice();
+    post({ type: "opened" });
+    const control = new Int32Array(job.control);
+    // While kernels are compiled and timed, others wait longer.
+    let steady = false;
+    const limit = () =>
+      steady ? settings.stallTimeout * 1e3 : Math.max(firstStepsMilliseconds, settings.stallTimeout * 1e3);
+    const executor = new SharedMemoryExecutor(job.executor, limit);
+    const layout = layoutOf(configuration, mesh, rank, settings);
     const options = {
       configuration,
       sequenceLength,
       segments: ["train", "evaluate"] as const,
       dropout: settings.dropout,
+      layout,
     };
     const microBatch = chooseMicroBatch(device, job, options);
-    model = await ModelProgram.create(device, { ...options, batch: microBatch });
-    assertFits(model.program.plan, device.capabilities.memoryBytes);
+    model = await ModelProgram.create(device, { ...options, batch: microBatch }, executor);
     load(model, job);
     post({
       type: "ready",
@@ -220,16 +260,21 @@ async function trainOnDevice(
       bytes: model.program.plan.totalBytes,
       memory: describeBytes(model.program.plan),
     });
+    const share = settings.batchSize / mesh.data;
     return await loop({
       job,
+      executor,
+      share,
+      firstOfShare: share * layout.data.index,
       model,
-      control: new Int32Array(job.control),
+      control,
       microBatch,
       training,
       validation,
       tokens: new Uint32Array(microBatch * sequenceLength),
       targets: new Int32Array(microBatch * sequenceLength),
       post,
+      onSteady: () => steady = true,
     });
   } finally {
     data?.close();

@@ -1,0 +1,80 @@
+/**
+ * A one-way channel between two ranks of a process: a ring of messages of one size in shared memory.
+ * @module
+ */
+
+import { awaitCounter, type WaitLimit } from "./shared_memory.ts";
+import type { RunStatus } from "./status.ts";
+
+/** Plain data from which both ends are made. */
+export interface ChannelSetup {
+  readonly from: number;
+  readonly to: number;
+  readonly memory: SharedArrayBuffer;
+  /** f32 elements of a message. */
+  readonly elements: number;
+  /** Messages that fit. */
+  readonly capacity: number;
+}
+
+const headerBytes = 128;
+const counters = { sent: 0, taken: 16 } as const;
+
+/** Memory for a channel. */
+export function createChannel(from: number, to: number, elements: number, capacity: number): ChannelSetup {
+  return { from, to, elements, capacity, memory: new SharedArrayBuffer(headerBytes + elements * capacity * 4) };
+}
+
+/** One end of a channel. */
+export class Channel {
+  readonly #words: Int32Array;
+  readonly #messages: readonly Float32Array[];
+  #count = 0;
+
+  constructor(
+    readonly setup: ChannelSetup,
+    readonly rank: number,
+    readonly status: RunStatus,
+    readonly limit: WaitLimit,
+  ) {
+    const { memory, elements, capacity } = setup;
+    this.#words = new Int32Array(memory, 0, headerBytes / 4);
+    this.#messages = Array.from(
+      { length: capacity },
+      (_, i) => new Float32Array(memory, headerBytes + i * elements * 4, elements),
+    );
+  }
+
+  #await(counter: number, value: number, other: number): void {
+    const { status, rank, limit } = this;
+    awaitCounter(this.#words, counter, value | 0, { status, rank, other, limit });
+  }
+
+  #advance(counter: number): void {
+    this.#count = (this.#count + 1) | 0;
+    Atomics.store(this.#words, counter, this.#count);
+    Atomics.notify(this.#words, counter);
+  }
+
+  /** Where the next message to send is written; waits for room. */
+  room(): Float32Array {
+    this.#await(counters.taken, this.#count - this.setup.capacity + 1, this.setup.to);
+    return this.#messages[(this.#count >>> 0) % this.setup.capacity];
+  }
+
+  /** Sends what was written. */
+  sent(): void {
+    this.#advance(counters.sent);
+  }
+
+  /** The next message; it stays until `taken`. */
+  message(): Float32Array {
+    this.#await(counters.sent, this.#count + 1, this.setup.from);
+    return this.#messages[(this.#count >>> 0) % this.setup.capacity];
+  }
+
+  /** Gives the message's room back. */
+  taken(): void {
+    this.#advance(counters.taken);
+  }
+}

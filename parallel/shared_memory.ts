@@ -1,0 +1,159 @@
+/**
+ * Groups of ranks of one process, which exchange numbers through shared memory.
+ *
+ * A group has two areas for each member, used in turn. What a member brings goes into its own area; a counter tells the
+ * others; each sums its slice over all areas, in the order of members, so that all see the same bits; a second counter
+ * tells that the slices are there. No area is written again before all have gone on: they have then counted further.
+ * @module
+ */
+
+import { MachineError } from "../errors.ts";
+import { describeWait, type RunStatus, StoppedError } from "./status.ts";
+
+/** Plain data from which a member makes its `Group`. */
+export interface GroupSetup {
+  readonly members: readonly number[];
+  readonly memory: SharedArrayBuffer;
+  /** f32 elements that fit an area. */
+  readonly areaElements: number;
+}
+
+/** Counters lie in cache lines of their own. */
+const counterWords = 16;
+/** Sums are made in blocks of this many elements, which stay in the cache. */
+const blockElements = 4096;
+/** Waits look up this often, in ms, whether the run has failed. */
+const lookMilliseconds = 200;
+
+/** Memory for a group. */
+export function createGroup(members: readonly number[], areaElements: number): GroupSetup {
+  const elements = Math.ceil(areaElements / 64) * 64;
+  const bytes = members.length * (counterWords * 4 + 2 * elements * 4);
+  return { members, memory: new SharedArrayBuffer(bytes), areaElements: elements };
+}
+
+/** Waits until the counter `words[index]`, which `other` moves, has reached `value`. */
+export function awaitCounter(
+  words: Int32Array,
+  index: number,
+  value: number,
+  who: { status: RunStatus; rank: number; other: number; limit: () => number },
+): void {
+  let current = Atomics.load(words, index);
+  // Counters wrap around.
+  if (((current - value) | 0) >= 0) return;
+  const { status, rank, other } = who;
+  const start = performance.now();
+  status.waiting(rank, other);
+  do {
+    Atomics.wait(words, index, current, lookMilliseconds);
+    if (status.failed) throw new StoppedError("Another rank failed");
+    if (performance.now() - start > who.limit()) {
+      const wait = status.waits(rank + 1).find((wait) => wait.rank === rank)!;
+      throw new MachineError(`${describeWait(wait).replace(/^r/, "R")}: given up (--stall-timeout)`, {
+        restartable: true,
+      });
+    }
+    current = Atomics.load(words, index);
+  } while (((current - value) | 0) < 0);
+  status.goesOn(rank);
+}
+
+/** What a wait is limited by, in ms; a function, since first steps may take longer. */
+export type WaitLimit = () => number;
+
+/** A member's view of a group. */
+export class Group {
+  readonly size: number;
+  /** This rank's place among the members. */
+  readonly index: number;
+  readonly areaElements: number;
+  readonly #counters: Int32Array;
+  readonly #areas: readonly (readonly Float32Array[])[];
+  readonly #scratch = new Float32Array(blockElements);
+  #arrived = 0;
+  #turn = 0;
+
+  constructor(
+    readonly setup: GroupSetup,
+    readonly rank: number,
+    readonly status: RunStatus,
+    readonly limit: WaitLimit,
+  ) {
+    const { members, memory, areaElements } = setup;
+    this.size = members.length;
+    this.index = members.indexOf(rank);
+    this.areaElements = areaElements;
+    this.#counters = new Int32Array(memory, 0, this.size * counterWords);
+    const start = this.size * counterWords * 4;
+    this.#areas = [0, 1].map((turn) =>
+      members.map((_, i) => new Float32Array(memory, start + (turn * this.size + i) * areaElements * 4, areaElements))
+    );
+  }
+
+  /** Takes the next pair of areas. */
+  next(): void {
+    this.#turn ^= 1;
+  }
+
+  /** Member `i`'s area of this turn. */
+  area(i: number): Float32Array {
+    return this.#areas[this.#turn][i];
+  }
+
+  /** This member's own area. */
+  get own(): Float32Array {
+    return this.area(this.index);
+  }
+
+  /** Tells the others that this member has come so far, and waits until all have. */
+  meet(): void {
+    this.#arrived = (this.#arrived + 1) | 0;
+    Atomics.store(this.#counters, this.index * counterWords, this.#arrived);
+    Atomics.notify(this.#counters, this.index * counterWords);
+    const { status, rank, limit } = this;
+    for (let i = 0; i < this.size; i++) {
+      if (i === this.index) continue;
+      awaitCounter(this.#counters, i * counterWords, this.#arrived, {
+        status,
+        rank,
+        other: this.setup.members[i],
+        limit,
+      });
+    }
+  }
+
+  /** Sums elements `from` to `to` of all members' areas into `target`, which may be among them, in the order of members. */
+  sumInto(target: Float32Array, from: number, to: number): void {
+    const areas = this.#areas[this.#turn];
+    const scratch = this.#scratch;
+    for (let start = from; start < to; start += blockElements) {
+      const count = Math.min(blockElements, to - start);
+      const [a, b] = areas;
+      for (let i = 0; i < count; i++) scratch[i] = a[start + i] + b[start + i];
+      for (let m = 2; m < this.size; m++) {
+        const c = areas[m];
+        for (let i = 0; i < count; i++) scratch[i] += c[start + i];
+      }
+      target.set(count === blockElements ? scratch : scratch.subarray(0, count), start - from);
+    }
+  }
+
+  /** Bounds of member `i`'s slice of `length` elements, at multiples of 16. */
+  slice(i: number, length: number): [number, number] {
+    const bound = (i: number) => i === this.size ? length : Math.floor(length * i / this.size / 16) * 16;
+    return [bound(i), bound(i + 1)];
+  }
+
+  /** The sum of `values` over all members, on each, in double precision and the order of members. */
+  sumNumbers(values: readonly number[]): number[] {
+    if (this.size === 1) return [...values];
+    this.next();
+    const view = (i: number) => new Float64Array(this.area(i).buffer, this.area(i).byteOffset, values.length);
+    view(this.index).set(values);
+    this.meet();
+    const sums = values.map(() => 0);
+    for (let i = 0; i < this.size; i++) view(i).forEach((value, j) => sums[j] += value);
+    return sums;
+  }
+}
