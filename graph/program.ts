@@ -11,9 +11,10 @@ import { MachineError } from "../errors.ts";
 import type { Device } from "../gpu/device.ts";
 import { type Box, cutGrid, submitEnds } from "./grid.ts";
 import type { CollectiveAttributes } from "./collective.ts";
+import type { CollectiveExecutor, OpTime } from "./executor.ts";
 import type { Graph, Op } from "./graph.ts";
 import { formatBytes, makePlan, placementOf, type Plan, type PlannedDispatch } from "./plan.ts";
-import { elementCount, type Tensor } from "./tensor.ts";
+import { TensorMemory } from "./tensor_memory.ts";
 
 /** A single dispatch that takes longer than this, in ms, is cut into several. */
 const dispatchMilliseconds = 100;
@@ -45,28 +46,14 @@ interface Segment {
   runs: number;
 }
 
-/** What carries collectives out; the part that may be deferred is returned. */
-export interface CollectiveExecutor {
-  execute(op: Op<CollectiveAttributes>, program: Program): Promise<void | (() => Promise<void>)>;
-}
-
 /** How to run a segment. */
 export interface RunOptions {
   /** False in all micro-batches of a step but the last; true if left out. */
   readonly last?: boolean;
 }
 
-/** Time of one op in a profiled run. */
-export interface OpTime {
-  readonly op: Op;
-  readonly kernel: string;
-  readonly milliseconds: number;
-  readonly flops: number;
-  readonly bytes: number;
-}
-
 /** A replayable program. */
-export class Program {
+export class Program extends TensorMemory {
   readonly #segments = new Map<string, Segment>();
   readonly #uniforms: GPUBuffer[] = [];
   readonly #absent: GPUBuffer;
@@ -74,7 +61,8 @@ export class Program {
   /** Carries out collectives; set before a segment that has some is run. */
   executor: CollectiveExecutor | undefined;
 
-  private constructor(readonly device: Device, readonly plan: Plan, readonly buffers: readonly GPUBuffer[]) {
+  private constructor(device: Device, plan: Plan, buffers: readonly GPUBuffer[]) {
+    super(device, plan, buffers);
     this.#absent = device.createBuffer(uniformStride);
   }
 
@@ -301,39 +289,7 @@ export class Program {
   /** Number of dispatches and submits of one run of a segment. */
   counts(name: string): { dispatches: number; submits: number } {
     const { stretches } = this.#segment(name);
-    const sum = (count: (stretch: PieceStretch) => number) => stretches.reduce((n, stretch) => n + count(stretch), 0);
-    return { dispatches: sum(({ pieces }) => pieces.length), submits: sum(({ ends }) => ends.length) };
-  }
-
-  /** Uploads all elements of `tensor`, or those from `start` on; ordered before the next `run`. */
-  write(tensor: Tensor, data: Float32Array | Uint32Array | Int32Array, start = 0): void {
-    if (start + data.length > elementCount(tensor)) throw new RangeError(`${data.length} elements for ${tensor.name}`);
-    for (const place of this.plan.placements[tensor.id]) {
-      const from = Math.max(start, place.start);
-      const to = Math.min(start + data.length, place.start + place.length);
-      if (from >= to || place.buffer < 0) continue;
-      const whole = from === start && to === start + data.length;
-      const piece = whole ? data : data.subarray(from - start, to - start);
-      this.device.write(this.buffers[place.buffer], place.offset + (from - place.start) * 4, piece);
-    }
-  }
-
-  /** Reads elements of `tensor` from `start` on into `target`, waiting for all submitted work. */
-  async readInto<T extends Float32Array | Uint32Array | Int32Array>(tensor: Tensor, target: T, start = 0): Promise<T> {
-    for (const place of this.plan.placements[tensor.id]) {
-      const from = Math.max(start, place.start);
-      const to = Math.min(start + target.length, place.start + place.length);
-      if (from >= to) continue;
-      if (place.buffer < 0) throw new Error(`No op uses ${tensor.name}: it has no memory`);
-      const piece = target.subarray(from - start, to - start);
-      await this.device.readBack(this.buffers[place.buffer], place.offset + (from - place.start) * 4, piece);
-    }
-    return target;
-  }
-
-  /** All elements of an f32 tensor. */
-  read(tensor: Tensor): Promise<Float32Array> {
-    return this.readInto(tensor, new Float32Array(elementCount(tensor)));
+    return { dispatches: stretches.flatMap((s) => s.pieces).length, submits: stretches.flatMap((s) => s.ends).length };
   }
 
   /** Frees the buffers; the device stays. */

@@ -1,12 +1,13 @@
 /**
- * Carries out a program's collectives: device to shared memory, sums by the host, shared memory to device.
+ * Carries out a memory's collectives: device to shared memory, sums by the host, shared memory to device.
  * @module
  */
 
 import type { CollectiveAttributes } from "../graph/collective.ts";
 import type { Op } from "../graph/graph.ts";
-import type { CollectiveExecutor, Program } from "../graph/program.ts";
+import type { CollectiveExecutor } from "../graph/executor.ts";
 import { elementCount, type Tensor } from "../graph/tensor.ts";
+import type { TensorMemory } from "../graph/tensor_memory.ts";
 import { Channel, type ChannelSetup } from "./channel.ts";
 import { Group, type GroupSetup, type WaitLimit } from "./shared_memory.ts";
 import { RunStatus } from "./status.ts";
@@ -52,10 +53,10 @@ export class SharedMemoryExecutor implements CollectiveExecutor {
   }
 
   /** Reads what this rank brings; the exchange is done at once, or returned if it can wait. */
-  async execute(op: Op<CollectiveAttributes>, program: Program): Promise<void | (() => Promise<void>)> {
+  async execute(op: Op<CollectiveAttributes>, memory: TensorMemory): Promise<void | (() => Promise<void>)> {
     const began = performance.now();
     this.status.doing(this.setup.rank, op.name);
-    const rest = await this.#begin(op, program);
+    const rest = await this.#begin(op, memory);
     this.milliseconds += performance.now() - began;
     if (!rest) return;
     return async () => {
@@ -68,97 +69,97 @@ export class SharedMemoryExecutor implements CollectiveExecutor {
 
   async #begin(
     { attributes, inputs: [x], outputs: [y] }: Op<CollectiveAttributes>,
-    program: Program,
+    memory: TensorMemory,
   ): Promise<void | (() => Promise<void>)> {
     const { kind, start = 0 } = attributes;
     if (kind === "send") {
       const channel = this.#channel(attributes.group);
-      await program.readInto(x, channel.room());
+      await memory.readInto(x, channel.room());
       return channel.sent();
     }
     if (kind === "receive") {
       const channel = this.#channel(attributes.group);
-      program.write(y, channel.message());
+      memory.write(y, channel.message());
       return channel.taken();
     }
     const group = this.group(attributes.group);
     const length = attributes.length ?? elementCount(x) - start;
     if (kind === "allReduce") {
       if (group.size === 1) return;
-      if (length > group.areaElements) return await allReduceInPieces(group, program, x, start, length);
-      await bring(group, program, x, start, length);
-      return () => Promise.resolve(finishAllReduce(group, program, x, start, length));
+      if (length > group.areaElements) return await allReduceInPieces(group, memory, x, start, length);
+      await bring(group, memory, x, start, length);
+      return () => Promise.resolve(finishAllReduce(group, memory, x, start, length));
     }
-    if (kind === "allGather") return await allGather(group, program, x, y);
-    if (elementCount(x) > group.areaElements) return await reduceScatterInPieces(group, program, x, y);
-    await bring(group, program, x, 0, elementCount(x));
-    return () => Promise.resolve(finishReduceScatter(group, program, y));
+    if (kind === "allGather") return await allGather(group, memory, x, y);
+    if (elementCount(x) > group.areaElements) return await reduceScatterInPieces(group, memory, x, y);
+    await bring(group, memory, x, 0, elementCount(x));
+    return () => Promise.resolve(finishReduceScatter(group, memory, y));
   }
 }
 
-async function bring(group: Group, program: Program, x: Tensor, start: number, length: number): Promise<void> {
+async function bring(group: Group, memory: TensorMemory, x: Tensor, start: number, length: number): Promise<void> {
   group.next();
-  await program.readInto(x, group.own.subarray(0, length), start);
+  await memory.readInto(x, group.own.subarray(0, length), start);
 }
 
-function finishAllReduce(group: Group, program: Program, x: Tensor, start: number, length: number): void {
+function finishAllReduce(group: Group, memory: TensorMemory, x: Tensor, start: number, length: number): void {
   group.meet();
   const [from, to] = group.slice(group.index, length);
   group.sumInto(group.own.subarray(from, to), from, to);
   group.meet();
   for (let i = 0; i < group.size; i++) {
     const [from, to] = group.slice(i, length);
-    if (from < to) program.write(x, group.area(i).subarray(from, to), start + from);
+    if (from < to) memory.write(x, group.area(i).subarray(from, to), start + from);
   }
 }
 
 async function allReduceInPieces(
   group: Group,
-  program: Program,
+  memory: TensorMemory,
   x: Tensor,
   start: number,
   length: number,
 ): Promise<void> {
   for (let done = 0; done < length; done += group.areaElements) {
     const count = Math.min(group.areaElements, length - done);
-    await bring(group, program, x, start + done, count);
-    finishAllReduce(group, program, x, start + done, count);
+    await bring(group, memory, x, start + done, count);
+    finishAllReduce(group, memory, x, start + done, count);
   }
 }
 
 /** Every member brings all; member i keeps the i-th of equal parts of the sum. */
-function finishReduceScatter(group: Group, program: Program, y: Tensor): void {
+function finishReduceScatter(group: Group, memory: TensorMemory, y: Tensor): void {
   group.meet();
   const share = elementCount(y);
   const from = group.index * share;
   // The own area's own part is read by nobody else.
   const sum = group.own.subarray(from, from + share);
   group.sumInto(sum, from, from + share);
-  program.write(y, sum);
+  memory.write(y, sum);
 }
 
-async function reduceScatterInPieces(group: Group, program: Program, x: Tensor, y: Tensor): Promise<void> {
+async function reduceScatterInPieces(group: Group, memory: TensorMemory, x: Tensor, y: Tensor): Promise<void> {
   const share = elementCount(y);
   const most = Math.floor(group.areaElements / group.size / 64) * 64;
   for (let done = 0; done < share; done += most) {
     const count = Math.min(most, share - done);
     group.next();
     for (let i = 0; i < group.size; i++) {
-      await program.readInto(x, group.own.subarray(i * count, (i + 1) * count), i * share + done);
+      await memory.readInto(x, group.own.subarray(i * count, (i + 1) * count), i * share + done);
     }
     group.meet();
     const sum = group.own.subarray(group.index * count, (group.index + 1) * count);
     group.sumInto(sum, group.index * count, (group.index + 1) * count);
-    program.write(y, sum, done);
+    memory.write(y, sum, done);
   }
 }
 
-async function allGather(group: Group, program: Program, x: Tensor, y: Tensor): Promise<void> {
+async function allGather(group: Group, memory: TensorMemory, x: Tensor, y: Tensor): Promise<void> {
   const share = elementCount(x);
   for (let done = 0; done < share; done += group.areaElements) {
     const count = Math.min(group.areaElements, share - done);
-    await bring(group, program, x, done, count);
+    await bring(group, memory, x, done, count);
     group.meet();
-    for (let i = 0; i < group.size; i++) program.write(y, group.area(i).subarray(0, count), i * share + done);
+    for (let i = 0; i < group.size; i++) memory.write(y, group.area(i).subarray(0, count), i * share + done);
   }
 }

@@ -9,10 +9,12 @@ import { elementCount } from "../graph/tensor.ts";
 import type { ModelConfiguration } from "../model/configuration.ts";
 import { families } from "../model/model.ts";
 import type { ExecutorSetup } from "../parallel/executor.ts";
-import { coordinatesOf, groupsOf, type Mesh, partsOf, settleMesh, worldSize } from "../parallel/mesh.ts";
+import { type ChannelSetup, createChannel } from "../parallel/channel.ts";
+import { coordinatesOf, groupsOf, type Mesh, partsOf, rankAt, settleMesh, worldSize } from "../parallel/mesh.ts";
+import { type Action, assignSlots, makeSchedule } from "../parallel/schedules.ts";
 import { createGroup, type GroupSetup } from "../parallel/shared_memory.ts";
 import { createStatusMemory } from "../parallel/status.ts";
-import type { RankLayout } from "./model_graph.ts";
+import type { RankLayout } from "./rank_layout.ts";
 import { statePrefixes } from "./model_program.ts";
 import type { CheckpointMemory } from "./rank_protocol.ts";
 import type { CompleteSettings } from "./settings.ts";
@@ -35,27 +37,59 @@ export interface LaunchPlan {
   readonly microBatchSize: number | undefined;
 }
 
+/** Parts of the model on each stage. */
+function chunksOf({ pipelineSchedule, pipelineChunks, pp }: CompleteSettings): number {
+  return pp > 1 && pipelineSchedule === "interleaved" ? pipelineChunks : 1;
+}
+
 /** Settles mesh and micro-batch. */
 export function planLaunch(settings: CompleteSettings): LaunchPlan {
   const devices = parseDevices(settings.devices);
   const mesh = settleMesh(devices.length, {
     tensor: settings.tp,
+    pipeline: settings.pp,
     ...(settings.dp === undefined ? {} : { data: settings.dp }),
   });
-  const { batchSize, microBatchSize } = settings;
+  const { batchSize, microBatchSize, microBatches } = settings;
   if (batchSize % mesh.data !== 0) {
     throw new UserError(
       `--batch-size ${batchSize} is no multiple of --dp ${mesh.data}: each copy takes as many sequences`,
     );
   }
   const share = batchSize / mesh.data;
+  const of = mesh.data > 1
+    ? `the ${share} sequences that each of ${mesh.data} copies takes`
+    : `--batch-size ${batchSize}`;
   if (microBatchSize !== undefined && share % microBatchSize !== 0) {
-    const of = mesh.data > 1
-      ? `the ${share} sequences that each of ${mesh.data} copies takes`
-      : `--batch-size ${batchSize}`;
     throw new UserError(`--micro-batch-size ${microBatchSize} does not divide ${of}`);
   }
-  return { mesh, devices, microBatchSize: microBatchSize ?? (worldSize(mesh) > 1 ? share : undefined) };
+  if (microBatches !== undefined && share % microBatches !== 0) {
+    throw new UserError(`--micro-batches ${microBatches} does not divide ${of}`);
+  }
+  if (microBatches !== undefined && microBatchSize !== undefined && microBatches * microBatchSize !== share) {
+    throw new UserError(`--micro-batches ${microBatches} of --micro-batch-size ${microBatchSize} do not make up ${of}`);
+  }
+  if (microBatchSize !== undefined) return { mesh, devices, microBatchSize };
+  if (microBatches !== undefined) return { mesh, devices, microBatchSize: share / microBatches };
+  if (mesh.pipeline === 1) return { mesh, devices, microBatchSize: worldSize(mesh) > 1 ? share : undefined };
+  const unit = settings.pipelineSchedule === "interleaved" ? mesh.pipeline : 1;
+  let count = Math.min(share, 4 * mesh.pipeline);
+  while (count > 1 && (share % count !== 0 || count % unit !== 0)) count--;
+  return { mesh, devices, microBatchSize: share / count };
+}
+
+/** What this rank's stage does in a step, and in which slots. */
+export function scheduleOf(
+  mesh: Mesh,
+  rank: number,
+  settings: CompleteSettings,
+  microBatchSize: number,
+): { actions: Action[]; slots: number[]; count: number } {
+  const microBatches = settings.batchSize / mesh.data / microBatchSize;
+  const chunks = chunksOf(settings);
+  const all = makeSchedule(settings.pipelineSchedule, { stages: mesh.pipeline, microBatches, chunks });
+  const actions = all[coordinatesOf(mesh, rank).pipeline];
+  return { actions, ...assignSlots(actions) };
 }
 
 /** What rank `rank` does and holds. */
@@ -63,17 +97,23 @@ export function layoutOf(
   configuration: ModelConfiguration,
   mesh: Mesh,
   rank: number,
-  settings: Pick<CompleteSettings, "sequenceParallel" | "zero" | "bucketMb">,
+  settings: CompleteSettings,
+  microBatchSize = 1,
 ): RankLayout {
-  const { parts, indices, total } = partsOf(configuration, mesh, rank, settings);
+  const { sequenceParallel, zero, bucketMb, pipelineSchedule } = settings;
+  const { parts, indices, total } = partsOf(configuration, mesh, rank, {
+    sequenceParallel,
+    chunks: chunksOf(settings),
+  });
   return {
     parts,
     indices,
     total,
     data: { size: mesh.data, index: coordinatesOf(mesh, rank).data },
-    zero: mesh.data > 1 && settings.zero === "1" ? 1 : 0,
-    bucketElements: mesh.data > 1 ? Math.max(64, Math.round(settings.bucketMb * 1e6 / 4)) : Infinity,
-    slots: 1,
+    zero: mesh.data > 1 && zero === "1" ? 1 : 0,
+    bucketElements: mesh.data > 1 ? Math.max(64, Math.round(bucketMb * 1e6 / 4)) : Infinity,
+    slots: mesh.pipeline > 1 ? scheduleOf(mesh, rank, settings, microBatchSize).count : 1,
+    splitWeights: mesh.pipeline > 1 && pipelineSchedule === "zero-bubble",
     world: worldSize(mesh),
   };
 }
@@ -81,18 +121,20 @@ export function layoutOf(
 /** f32 elements of an area of groups that exchange activations. */
 const activationElements = 2 ** 21;
 
-/** Memory of all groups, seen by each rank. */
+/** Memory of all groups and channels, as each rank sees it. */
 export function makeExecutors(
   configuration: ModelConfiguration,
   mesh: Mesh,
-  settings: Pick<CompleteSettings, "bucketMb">,
+  settings: CompleteSettings,
+  /** f32 elements of what passes between stages. */
+  hiddenElements: number,
 ): ExecutorSetup[] {
   const ranks = worldSize(mesh);
   const status = createStatusMemory(ranks);
   const made = new Map<string, GroupSetup>();
   // A single parameter may be larger than a bucket: it then goes in pieces.
   const bucket = Math.round(settings.bucketMb * 1e6 / 4) + 4096;
-  return Array.from({ length: ranks }, (_, rank) => {
+  const setups = Array.from({ length: ranks }, (_, rank) => {
     const groups: Record<string, GroupSetup> = {};
     for (const [name, members] of groupsOf(mesh, rank, configuration.keyValueHeads)) {
       const key = `${name} ${members}`;
@@ -100,8 +142,23 @@ export function makeExecutors(
       if (!made.has(key)) made.set(key, createGroup(members, elements));
       groups[name] = made.get(key)!;
     }
-    return { rank, status, groups, channels: {} };
+    return { rank, status, groups, channels: {} as Record<string, ChannelSetup> };
   });
+  const parts = mesh.pipeline * chunksOf(settings);
+  for (let index = 1; index < parts; index++) {
+    for (const { rank: behind } of setups) {
+      const at = coordinatesOf(mesh, behind);
+      if (at.pipeline !== index % mesh.pipeline) continue;
+      const before = rankAt(mesh, { ...at, pipeline: (index - 1) % mesh.pipeline });
+      // Room for all that may be under way, so that two stages never wait to send to each other.
+      const capacity = 2 * parts + 2;
+      for (const [kind, from, to] of [["activations", before, behind], ["gradients", behind, before]] as const) {
+        const channel = createChannel(from, to, hiddenElements, capacity);
+        for (const rank of [from, to]) setups[rank].channels[`${kind} ${index}`] = channel;
+      }
+    }
+  }
+  return setups;
 }
 
 /** Memory for a checkpoint of the whole model. It costs nothing until it is written. */

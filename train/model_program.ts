@@ -11,11 +11,14 @@ import { UserError } from "../errors.ts";
 import type { Device } from "../gpu/device.ts";
 import type { Run } from "../graph/collective.ts";
 import { assertFits } from "../graph/plan.ts";
-import { type CollectiveExecutor, Program } from "../graph/program.ts";
+import type { CollectiveExecutor } from "../graph/executor.ts";
+import { Program } from "../graph/program.ts";
 import { elementCount, type Tensor } from "../graph/tensor.ts";
 import { initialValues } from "../model/model.ts";
 import type { ParameterSource } from "../model/parameters.ts";
-import { buildModelGraph, type ModelGraph, type ModelGraphOptions, segmentName } from "./model_graph.ts";
+import { buildModelGraph, type ModelGraph, type ModelGraphOptions } from "./model_graph.ts";
+import { segmentName } from "./rank_layout.ts";
+import type { Action } from "../parallel/schedules.ts";
 import type { ParameterBank, TrainedParameter } from "./parameter_banks.ts";
 
 /** Which of a parameter's tensors is meant. */
@@ -213,11 +216,16 @@ export class ModelProgram {
   /** Forward and backward of a micro-batch through the whole model; behind the `last`, gradients are summed over ranks. */
   async train(tokens: Uint32Array, targets: Int32Array, batch?: MicroBatch, last = true): Promise<void> {
     this.stage(tokens, targets, batch);
+    await this.runWhole(last);
+  }
+
+  /** Forward and backward of the micro-batch that is staged. */
+  async runWhole(last = true): Promise<void> {
     await this.program.run("train", { last });
   }
 
-  /** Forward or backward of a micro-batch that is staged, through one part of the model. */
-  async runPart(kind: "forward" | "backward", chunk: number, slot: number): Promise<void> {
+  /** One action of a schedule, on a micro-batch that is staged, through one part of the model. */
+  async runPart(kind: Action["kind"], chunk: number, slot: number): Promise<void> {
     await this.program.run(segmentName(kind, this.model.layout, chunk, slot));
   }
 

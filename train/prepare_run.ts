@@ -91,7 +91,14 @@ export async function prepareRun(given: GivenSettings, onEvent: (event: TrainEve
   if (settings.dropout > 0 && configuration.width % 4 !== 0) {
     throw new UserError(`--dropout needs a --width that is a multiple of 4, not ${configuration.width}`);
   }
-  for (let rank = 0; rank < worldSize(mesh); rank++) layoutOf(configuration, mesh, rank, settings);
+  for (let rank = 0; rank < worldSize(mesh); rank++) layoutOf(configuration, mesh, rank, settings, microBatchSize);
+  const rows = (microBatchSize ?? settings.batchSize) * sequenceLength / (settings.sequenceParallel ? mesh.tensor : 1);
+  if (!Number.isInteger(rows)) {
+    throw new UserError(
+      `--sequence-parallel needs ${mesh.tensor} ranks to share the rows of a micro-batch evenly: choose another ` +
+        `--micro-batch-size or --sequence-length`,
+    );
+  }
   makeRunFolder(run);
   const control = new SharedArrayBuffer(64);
   const checkpoint = makeCheckpointMemory(configuration);
@@ -101,7 +108,7 @@ export async function prepareRun(given: GivenSettings, onEvent: (event: TrainEve
     run,
     tokenizerFiles: tokenizer.files(),
     dataHash: train.sha256,
-    jobs: makeExecutors(configuration, mesh, settings).map((executor, rank) => ({
+    jobs: makeExecutors(configuration, mesh, settings, rows * configuration.width).map((executor, rank) => ({
       settings,
       configuration,
       sequenceLength,

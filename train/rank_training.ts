@@ -3,20 +3,20 @@
  * @module
  */
 
-import { openSafetensors } from "../data/safetensors.ts";
 import { type Dataset, openDataset } from "../data/dataset.ts";
 import { createLoader, type Loader, validationLoader } from "../data/loader.ts";
-import { openModelFolder } from "../data/safetensors.ts";
 import { MachineError } from "../errors.ts";
 import type { Device } from "../gpu/device.ts";
 import { openDevice } from "../gpu/open.ts";
 import { describeBytes, makePlan, usableMemory } from "../graph/plan.ts";
 import { SharedMemoryExecutor } from "../parallel/executor.ts";
-import { layoutOf } from "./launch.ts";
+import { layoutOf, scheduleOf } from "./launch.ts";
 import { learningRateAt } from "./learning_rate.ts";
 import { buildModelGraph, type ModelGraphOptions } from "./model_graph.ts";
+import { slotIndex } from "./rank_layout.ts";
 import { ModelProgram, statePrefixes } from "./model_program.ts";
 import { firstNonFinite } from "./non_finite.ts";
+import { load } from "./rank_state.ts";
 import { controlSlots, type RankJob, type RankMessage } from "./rank_protocol.ts";
 
 /** Time allowed for a checkpoint to reach the disk before the next is taken, in ms. */
@@ -48,6 +48,8 @@ interface Run {
   /** Sequences of a step that this rank's copy of the model takes, and the first of them. */
   readonly share: number;
   readonly firstOfShare: number;
+  /** What this rank's stage of a pipeline does. */
+  readonly schedule: ReturnType<typeof scheduleOf> | undefined;
   readonly model: ModelProgram;
   readonly control: Int32Array;
   readonly microBatch: number;
@@ -118,28 +120,47 @@ async function checkpoint(run: Run, step: number, sent: number): Promise<void> {
   beat(run);
 }
 
+/** Fills the batch arrays with micro-batch `i` of this rank and uploads them. */
+function stage(run: Run, step: number, i: number, slot: number): void {
+  const { settings: { batchSize, seed }, sequenceLength } = run.job;
+  const first = run.firstOfShare + i * run.microBatch;
+  fill(run, run.training, (step - 1) * batchSize + first, run.microBatch);
+  run.model.stage(run.tokens, run.targets, { seed, step, firstRow: first * sequenceLength }, slot);
+}
+
 /** All micro-batches of this rank in a step. */
 async function trainStep(run: Run, step: number): Promise<void> {
-  const { settings: { batchSize, seed }, sequenceLength } = run.job;
-  run.model.beginStep(batchSize * sequenceLength);
-  for (let done = 0; done < run.share; done += run.microBatch) {
-    const first = run.firstOfShare + done;
-    fill(run, run.training, (step - 1) * batchSize + first, run.microBatch);
-    const last = done + run.microBatch >= run.share;
-    await run.model.train(run.tokens, run.targets, { seed, step, firstRow: first * sequenceLength }, last);
+  const { job, model } = run;
+  const { layout } = model.model;
+  model.beginStep(job.settings.batchSize * job.sequenceLength);
+  if (layout.total > 1) {
+    const { actions, slots } = run.schedule!;
+    for (const [i, { kind, microBatch, chunk }] of actions.entries()) {
+      if (kind === "forward") stage(run, step, microBatch, slotIndex(layout, chunk, slots[i]));
+      await model.runPart(kind, chunk, slots[i]);
+      beat(run);
+    }
+    return;
+  }
+  const count = run.share / run.microBatch;
+  for (let i = 0; i < count; i++) {
+    stage(run, step, i, 0);
+    await model.runWhole(i === count - 1);
     beat(run);
   }
 }
 
 async function failNonFinite(run: Run, step: number, loss: number, gradNorm: number): Promise<never> {
   const what = Number.isFinite(loss) ? `the gradient norm is ${gradNorm}` : `the loss is ${loss}`;
-  const { settings: { batchSize, seed }, sequenceLength } = run.job;
-  const where = await firstNonFinite(run.model, run.share / run.microBatch, (i) => {
-    const first = run.firstOfShare + i * run.microBatch;
-    fill(run, run.training, (step - 1) * batchSize + first, run.microBatch);
-    run.model.beginStep(batchSize * sequenceLength);
-    run.model.stage(run.tokens, run.targets, { seed, step, firstRow: first * sequenceLength });
-  });
+  const { settings: { batchSize }, sequenceLength } = run.job;
+  const { layout } = run.model.model;
+  // A pipeline's stages would have to go through the schedule again together: they are told apart by --pp 1.
+  const where = layout.total > 1
+    ? "run it with --pp 1 to learn where it first appeared"
+    : await firstNonFinite(run.model, run.share / run.microBatch, (i) => {
+      run.model.beginStep(batchSize * sequenceLength);
+      stage(run, step, i, 0);
+    });
   throw new MachineError(
     `Training stopped at step ${step}: ${what}; ${where}. The weights were left as they were before the step: ` +
       `lower --learning-rate, or look at the data`,
@@ -194,22 +215,6 @@ async function loop(run: Run): Promise<{ step: number; stopped: boolean }> {
   return { step, stopped: stopped && step < settings.steps };
 }
 
-function load(model: ModelProgram, job: RankJob): void {
-  const folder = job.resumeFolder ?? job.initFolder;
-  if (folder === undefined) {
-    model.initialize(job.settings.seed);
-    return;
-  }
-  const weights = openModelFolder(folder);
-  model.load(weights);
-  weights.close();
-  if (job.resumeFolder === undefined) return;
-  const optimizer = openSafetensors(`${job.resumeFolder}/optimizer.safetensors`);
-  model.load(optimizer, "firstMoment", statePrefixes.firstMoment);
-  model.load(optimizer, "secondMoment", statePrefixes.secondMoment);
-  optimizer.close();
-}
-
 /** Trains as the job says, telling by `post`; the last message comes when the device has been let go. */
 export async function trainOnRank(job: RankJob, post: (message: RankMessage) => void): Promise<void> {
   // What all ranks know alike, rank 0 tells.
@@ -242,7 +247,7 @@ async function trainOnDevice(
     const limit = () =>
       steady ? settings.stallTimeout * 1e3 : Math.max(firstStepsMilliseconds, settings.stallTimeout * 1e3);
     const executor = new SharedMemoryExecutor(job.executor, limit);
-    const layout = layoutOf(configuration, mesh, rank, settings);
+    const layout = layoutOf(configuration, mesh, rank, settings, job.microBatchSize);
     const options = {
       configuration,
       sequenceLength,
@@ -266,6 +271,7 @@ async function trainOnDevice(
       executor,
       share,
       firstOfShare: share * layout.data.index,
+      schedule: mesh.pipeline > 1 ? scheduleOf(mesh, rank, settings, microBatch) : undefined,
       model,
       control,
       microBatch,

@@ -7,6 +7,7 @@
 import { nearest } from "../data/dataset.ts";
 import { UserError } from "../errors.ts";
 import { familyNames, presets } from "../model/configuration.ts";
+import { scheduleNames } from "../parallel/schedules.ts";
 import { schedules } from "./learning_rate.ts";
 
 /** One setting. */
@@ -101,6 +102,10 @@ export const trainOptions = {
   devices: text("0", "GPUs to use, as `muster devices` lists them: 0,2; a repeated index is another rank on it"),
   dp: size("data-parallel copies of the model (default: as many as there are ranks left)"),
   tp: integer(1, 1, "ranks over which each block is split (tensor-parallel)"),
+  pp: integer(1, 1, "pipeline stages into which the blocks are cut"),
+  microBatches: size("with --pp: micro-batches of each copy in a step (default: at most four for each stage)"),
+  pipelineSchedule: choice("1f1b", scheduleNames, "order of forwards and backwards in a pipeline"),
+  pipelineChunks: integer(2, 2, "with the interleaved schedule: parts of the model on each stage"),
   sequenceParallel: flag("with --tp: norms and residuals on a share of the rows each"),
   zero: choice("0", ["0", "1"], "what data-parallel ranks share out: 1: optimizer state"),
   bucketMb: number(25, { above: 0, most: 1024 }, "MB of gradients that are summed over ranks at a time"),

@@ -1,0 +1,22 @@
+/**
+ * What a program needs from outside, and what it tells of itself.
+ * @module
+ */
+
+import type { CollectiveAttributes } from "./collective.ts";
+import type { Op } from "./graph.ts";
+import type { TensorMemory } from "./tensor_memory.ts";
+
+/** What carries collectives out; the part that may be deferred is returned. */
+export interface CollectiveExecutor {
+  execute(op: Op<CollectiveAttributes>, memory: TensorMemory): Promise<void | (() => Promise<void>)>;
+}
+
+/** Time of one op in a profiled run. */
+export interface OpTime {
+  readonly op: Op;
+  readonly kernel: string;
+  readonly milliseconds: number;
+  readonly flops: number;
+  readonly bytes: number;
+}

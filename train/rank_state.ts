@@ -1,0 +1,25 @@
+/**
+ * What a rank starts from.
+ * @module
+ */
+
+import { openModelFolder, openSafetensors } from "../data/safetensors.ts";
+import { type ModelProgram, statePrefixes } from "./model_program.ts";
+import type { RankJob } from "./rank_protocol.ts";
+
+/** Fills a model with initial weights, or with those (and the optimizer state) of a checkpoint. */
+export function load(model: ModelProgram, job: RankJob): void {
+  const folder = job.resumeFolder ?? job.initFolder;
+  if (folder === undefined) {
+    model.initialize(job.settings.seed);
+    return;
+  }
+  const weights = openModelFolder(folder);
+  model.load(weights);
+  weights.close();
+  if (job.resumeFolder === undefined) return;
+  const optimizer = openSafetensors(`${job.resumeFolder}/optimizer.safetensors`);
+  model.load(optimizer, "firstMoment", statePrefixes.firstMoment);
+  model.load(optimizer, "secondMoment", statePrefixes.secondMoment);
+  optimizer.close();
+}
