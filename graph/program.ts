@@ -1,9 +1,8 @@
 /**
  * A plan made concrete on one device: buffers, pipelines and bind groups, made once and replayed.
  *
- * A segment's dispatches go out in submits of about 120 ms each by measured time, in a row without waiting between:
- * drivers kill a submit that runs for seconds. The first run of a segment uses guesses, the second is timed dispatch by
- * dispatch, and from the third on nothing but command buffers is created.
+ * Dispatches go out in submits of about 120 ms by measured time, in a row without waiting: drivers kill what runs for
+ * seconds. The first run of a segment uses guesses, the second is timed, from the third on only command buffers are made.
  * @module
  */
 
@@ -251,9 +250,9 @@ export class Program extends TensorMemory {
     return best;
   }
 
-  /** Has the next run of a segment timed anew, for a device whose speed has changed. */
-  recalibrate(name: string): void {
-    this.#segment(name).runs = 1;
+  /** Has the next run of every segment timed anew, for a device whose speed has changed. */
+  recalibrate(): void {
+    for (const segment of this.#segments.values()) segment.runs = Math.min(segment.runs, 1);
   }
 
   /** Runs a segment dispatch by dispatch and returns the time of each op, in order. */

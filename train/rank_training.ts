@@ -179,6 +179,7 @@ async function loop(run: Run): Promise<{ step: number; stopped: boolean }> {
   while (step < settings.steps && !stopped) {
     step++;
     const start = performance.now();
+    const inCollectives = run.executor.milliseconds;
     await trainStep(run, step);
     const learningRate = learningRateAt(step, settings);
     const { beta1, beta2, epsilon, weightDecay, clip } = settings;
@@ -197,8 +198,10 @@ async function loop(run: Run): Promise<{ step: number; stopped: boolean }> {
     // The first two steps compile and are timed; a step much slower than the third says that the device has slowed down.
     if (step > firstStep + 2) {
       run.onSteady();
-      if (milliseconds > slowdown * usual) model.program.recalibrate("train");
-      usual = Math.min(usual, milliseconds);
+      // Time spent with other ranks says nothing of this one's device.
+      const own = milliseconds - (run.executor.milliseconds - inCollectives);
+      if (own > slowdown * usual) model.program.recalibrate();
+      usual = Math.min(usual, own);
     }
     const last = stopped || step === settings.steps;
     if (last || (settings.evalInterval > 0 && step % settings.evalInterval === 0)) {
