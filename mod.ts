@@ -33,7 +33,8 @@ export { generate, type Generated, type GenerateOptions, type SamplingOptions } 
 export { evaluate, type EvaluateOptions, type Evaluation } from "./train/evaluate.ts";
 export { type DatasetDescription, prepare, type PrepareOptions } from "./data/prepare.ts";
 export { loadTokenizer, type Tokenizer } from "./data/tokenizer.ts";
-export { type DeviceDescription, listDevices } from "./gpu/list.ts";
+export type { AdapterFacts, DeviceDescription } from "./gpu/list.ts";
+export { listDevices } from "./train/devices.ts";
 export {
   type ModelConfiguration,
   modelConfiguration,

@@ -1,8 +1,8 @@
 /** `muster devices`. */
 
 import { MachineError } from "../errors.ts";
-import { listDevices } from "../gpu/list.ts";
 import { formatBytes } from "../graph/plan.ts";
+import { listDevices } from "../train/devices.ts";
 import { print, printJson } from "./output.ts";
 import type { Options } from "./values.ts";
 
@@ -17,23 +17,38 @@ export async function devicesCommand(options: Options): Promise<number> {
     );
   }
   if (options.json === true) return 0;
-  for (const { index, name, type, vendor, features, subgroupSizes, limits } of devices) {
-    const has = (feature: string) => features.includes(feature) ? "yes" : "no";
-    const [least, most] = subgroupSizes;
-    print(
-      `${index}  ${name}\n` +
-        `   type             ${type === "software" ? "software (computes on the CPU)" : "GPU"}, vendor ${vendor}\n` +
-        `   subgroups        ${has("subgroups")}${
-          least ? ` (${least === most ? least : `${least} to ${most}`} lanes)` : ""
-        }\n` +
-        `   f16              ${has("shader-f16")}\n` +
-        `   timestamps       ${has("timestamp-query")}\n` +
-        `   largest binding  ${formatBytes(limits.maxStorageBufferBindingSize)}\n` +
-        `   largest buffer   ${formatBytes(limits.maxBufferSize)}\n` +
-        `   workgroup        ${limits.maxComputeInvocationsPerWorkgroup} invocations, ${
-          formatBytes(limits.maxComputeWorkgroupStorageSize)
-        }\n`,
-    );
+  for (const { index, name, vendor, type, driver, memoryBytes, freeBytes, pci, facts, reason } of devices) {
+    const rows: [string, string][] = [
+      ["type", `${type === "software" ? "software (computes on the CPU)" : type}, ${vendor}`],
+    ];
+    if (driver) rows.push(["driver", driver]);
+    if (memoryBytes) {
+      rows.push([
+        "memory",
+        formatBytes(memoryBytes) + (freeBytes === undefined ? "" : `, ${formatBytes(freeBytes)} free`),
+      ]);
+    }
+    if (pci) rows.push(["PCI address", pci]);
+    if (facts) {
+      const has = (feature: string) => facts.features.includes(feature) ? "yes" : "no";
+      const [least, most] = facts.subgroupSizes;
+      const lanes = least ? ` (${least === most ? least : `${least} to ${most}`} lanes)` : "";
+      const { limits } = facts;
+      rows.push(
+        ["subgroups", has("subgroups") + lanes],
+        ["f16", has("shader-f16")],
+        ["timestamps", has("timestamp-query")],
+        ["largest binding", formatBytes(limits.maxStorageBufferBindingSize)],
+        ["largest buffer", formatBytes(limits.maxBufferSize)],
+        [
+          "workgroup",
+          `${limits.maxComputeInvocationsPerWorkgroup} invocations, ${
+            formatBytes(limits.maxComputeWorkgroupStorageSize)
+          }`,
+        ],
+      );
+    } else rows.push(["cannot be used", reason ?? "unknown"]);
+    print(`${index}  ${name}\n${rows.map(([label, text]) => `   ${label.padEnd(16)} ${text}\n`).join("")}`);
   }
   return 0;
 }

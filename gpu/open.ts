@@ -6,10 +6,14 @@
 import { MachineError } from "../errors.ts";
 import type { Capabilities } from "./capabilities.ts";
 import { Device } from "./device.ts";
+import { applySelection, type Selection } from "./select.ts";
 import { measureFlops, measureSubgroupSize } from "./probe.ts";
 
 /** How to open a device. */
 export interface OpenOptions {
+  /** Which of several, and the environment it is to be found in; the first if left out. */
+  readonly selection?: Selection;
+  readonly environment?: Readonly<Record<string, string>>;
   /** Ask for the `subgroups` feature (default true; `MUSTER_SUBGROUPS=off` turns it off for drivers that lie). */
   readonly subgroups?: boolean;
   /** Size of the largest buffer, in bytes (default 128 MiB: several drivers refuse or mishandle larger ones). */
@@ -49,6 +53,28 @@ export async function requestAdapter(): Promise<GPUAdapter> {
   throw new MachineError(`No GPU or software Vulkan driver was found: ${remedy}`);
 }
 
+/** The adapter of a selected device, which must be the one that it says it is. */
+export async function requestSelected(
+  selection: Selection | undefined,
+  environment: Readonly<Record<string, string>> = {},
+): Promise<GPUAdapter> {
+  if (selection) applySelection(selection, environment);
+  const adapter = await requestAdapter();
+  const { device, ways } = selection ?? { device: undefined, ways: [] };
+  const name = adapterName(adapter.info);
+  if (device && ways.length > 0 && name !== device.name) {
+    throw new MachineError(`GPU ${device.index} is ${device.name}, but WebGPU opened ${name}: see \`muster devices\``);
+  }
+  return adapter;
+}
+
+/** Memory that may be used, as the driver tells. */
+function memoryOf(selection: Selection | undefined): number | undefined {
+  const device = selection?.device;
+  if (!device || device.memoryBytes === 0) return undefined;
+  return device.freeBytes ?? device.memoryBytes;
+}
+
 async function requestDevice(adapter: GPUAdapter, wanted: readonly string[]): Promise<GPUDevice> {
   const requiredLimits: Record<string, number> = {};
   for (const name of raisedLimits) requiredLimits[name] = adapter.limits[name];
@@ -68,7 +94,8 @@ async function requestDevice(adapter: GPUAdapter, wanted: readonly string[]): Pr
 
 /** Opens the GPU of this thread. Ask once per Worker: a later request may be answered with another GPU. */
 export async function openDevice(options: OpenOptions = {}): Promise<Device> {
-  const adapter = await requestAdapter();
+  const { selection } = options;
+  const adapter = await requestSelected(selection, options.environment);
   const { info } = adapter;
   const subgroups = options.subgroups ?? Deno.env.get("MUSTER_SUBGROUPS") !== "off";
   const gpu = await requestDevice(adapter, subgroups ? ["subgroups"] : []);
@@ -92,7 +119,7 @@ export async function openDevice(options: OpenOptions = {}): Promise<Device> {
     ...capabilities,
     subgroupSize: gpu.features.has("subgroups" as GPUFeatureName) ? await measureSubgroupSize(device) : 0,
     flopsPerSecond: await measureFlops(device),
-    memoryBytes: capabilities.type === "cpu" ? Deno.systemMemoryInfo().available : undefined,
+    memoryBytes: capabilities.type === "cpu" ? Deno.systemMemoryInfo().available : memoryOf(selection),
   };
   device.check();
   return device;

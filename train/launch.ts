@@ -5,6 +5,7 @@
 
 import type { NamedTensor } from "../data/safetensors.ts";
 import { UserError } from "../errors.ts";
+import type { Selection } from "../gpu/select.ts";
 import { elementCount } from "../graph/tensor.ts";
 import type { ModelConfiguration } from "../model/configuration.ts";
 import { families } from "../model/model.ts";
@@ -19,11 +20,28 @@ import { statePrefixes } from "./model_program.ts";
 import type { CheckpointMemory } from "./rank_protocol.ts";
 import type { CompleteSettings } from "./settings.ts";
 
-/** Indices of the devices of all ranks: `0,2` or `0,0`. */
-export function parseDevices(text: string): number[] {
+/**
+ * Devices of all ranks: `all` (real GPUs, or where there are none the software drivers), `0,2`, or `0,0` for two ranks on
+ * one.
+ */
+export function parseDevices(text: string, selections: readonly Selection[]): number[] {
+  if (text === "all") {
+    const all = selections.map((_, index) => index);
+    const real = all.filter((index) => selections[index].device?.type !== "software");
+    if (real.length > 0) return real;
+    // Several software drivers would share the same cores.
+    return all.slice(0, 1);
+  }
   const indices = text.split(",").map((part) => Number(part.trim() === "" ? NaN : part));
   if (!indices.every((index) => Number.isInteger(index) && index >= 0)) {
     throw new UserError(`--devices ${text} is no list of indices as \`muster devices\` shows them, like 0 or 0,2`);
+  }
+  const missing = indices.find((index) => index >= Math.max(1, selections.length));
+  if (missing !== undefined) {
+    const highest = selections.length - 1;
+    throw new UserError(
+      `--devices ${text}: there is no GPU ${missing}, only ${highest === 0 ? "0" : `0 to ${highest}`}`,
+    );
   }
   return indices;
 }
@@ -43,8 +61,8 @@ function chunksOf({ pipelineSchedule, pipelineChunks, pp }: CompleteSettings): n
 }
 
 /** Settles mesh and micro-batch. */
-export function planLaunch(settings: CompleteSettings): LaunchPlan {
-  const devices = parseDevices(settings.devices);
+export function planLaunch(settings: CompleteSettings, selections: readonly Selection[]): LaunchPlan {
+  const devices = parseDevices(settings.devices, selections);
   const mesh = settleMesh(devices.length, {
     tensor: settings.tp,
     pipeline: settings.pp,

@@ -6,6 +6,7 @@
 import { openDataset, resolveData } from "../data/dataset.ts";
 import { loadTokenizer } from "../data/tokenizer.ts";
 import { UserError } from "../errors.ts";
+import { listSelections, preparedEnvironment, prepareEnvironment, type Selection } from "../gpu/select.ts";
 import { type ModelConfiguration, modelConfiguration, presets } from "../model/configuration.ts";
 import { openCheckpoint } from "./checkpoint.ts";
 import type { TrainEvent } from "./events.ts";
@@ -14,6 +15,9 @@ import { layoutOf, makeCheckpointMemory, makeExecutors, planLaunch } from "./lau
 import type { RankJob } from "./rank_protocol.ts";
 import { makeRunFolder, nextRunFolder } from "./run_folder.ts";
 import { type CompleteSettings, completeSettings, type GivenSettings } from "./settings.ts";
+
+/** Where there is no driver at all: opening says so. */
+const noSelection: Selection = { device: undefined, ways: [] };
 
 /** Everything about a run that is settled before a device is touched. */
 export interface PreparedRun {
@@ -51,10 +55,8 @@ export async function prepareRun(given: GivenSettings, onEvent: (event: TrainEve
     configuration = checkpoint.configuration;
   }
   const settings = completeSettings(given, saved?.settings ?? {});
-  const { mesh, devices, microBatchSize } = planLaunch(settings);
-  if (devices.some((index) => index !== 0)) {
-    throw new UserError(`--devices ${settings.devices}: there is no such GPU; see \`muster devices\``);
-  }
+  const selections = listSelections();
+  const { mesh, devices, microBatchSize } = planLaunch(settings, selections);
   if (saved && firstStep >= settings.steps) {
     throw new UserError(`${resumeFolder} is at step ${firstStep} already: give --steps above it to go on`);
   }
@@ -100,6 +102,7 @@ export async function prepareRun(given: GivenSettings, onEvent: (event: TrainEve
     );
   }
   makeRunFolder(run);
+  prepareEnvironment(selections);
   const control = new SharedArrayBuffer(64);
   const checkpoint = makeCheckpointMemory(configuration);
   const tokenizer = await loadTokenizer(dataFolder);
@@ -122,6 +125,8 @@ export async function prepareRun(given: GivenSettings, onEvent: (event: TrainEve
       microBatchSize,
       executor,
       checkpoint,
+      selection: selections[devices[rank]] ?? noSelection,
+      environment: preparedEnvironment(),
     })),
   };
 }

@@ -1,5 +1,6 @@
 /**
- * A rank: one device in a Worker of its own. Its loop is straight-line code, since waiting for the device blocks the
+ * A Worker with a device: a rank that trains, or one that only tells what its device is. A rank has one device, in a Worker
+ * of its own. Its loop is straight-line code, since waiting for the device blocks the
  * thread; the coordinator is told by messages and speaks through shared memory.
  *
  * The Worker is started from this very module, so that one file holds everything: bundled or compiled, `import.meta.url`
@@ -7,6 +8,9 @@
  * @module
  */
 
+import { messageOf } from "../errors.ts";
+import type { AdapterFacts } from "../gpu/list.ts";
+import type { Selection } from "../gpu/select.ts";
 import { packFailure, type RankJob, type RankMessage } from "./rank_protocol.ts";
 
 const workerName = "muster rank";
@@ -24,21 +28,62 @@ export function isRankWorker(): boolean {
   return "WorkerGlobalScope" in globalThis && String((globalThis as { name?: string }).name).startsWith(workerName);
 }
 
+/** What a Worker is to do: train, or open a device and describe it. */
+type Task =
+  | { readonly kind: "train"; readonly job: RankJob }
+  | {
+    readonly kind: "describe";
+    readonly selection: Selection;
+    readonly environment: Readonly<Record<string, string>>;
+  };
+
+function startWorker(name: string, task: Task): Worker {
+  const worker = new Worker(import.meta.url, { type: "module", name: `${workerName} ${name}` });
+  worker.postMessage(task);
+  return worker;
+}
+
 /** Starts the Worker of rank `index` with a job. */
 export function startRank(index: number, job: RankJob): Worker {
-  const worker = new Worker(import.meta.url, { type: "module", name: `${workerName} ${index}` });
-  worker.postMessage(job);
-  return worker;
+  return startWorker(String(index), { kind: "train", job });
+}
+
+/** Time allowed for opening a device only to describe it, in ms. */
+const describeMilliseconds = 60_000;
+
+/** Opens a device in a Worker and tells what it offers, or why it cannot be opened. */
+export function describeInWorker(
+  selection: Selection,
+  environment: Readonly<Record<string, string>>,
+): Promise<AdapterFacts | { readonly reason: string }> {
+  return new Promise((resolve) => {
+    const worker = startWorker("describe", { kind: "describe", selection, environment });
+    const end = (facts: AdapterFacts | { reason: string }) => {
+      clearTimeout(patience);
+      resolve(facts);
+    };
+    const patience = setTimeout(() => {
+      worker.terminate();
+      end({ reason: "its driver did not answer within a minute" });
+    }, describeMilliseconds);
+    worker.onerror = (event) => {
+      event.preventDefault();
+      end({ reason: event.message });
+    };
+    worker.onmessage = ({ data }: MessageEvent<AdapterFacts | { reason: string }>) => end(data);
+  });
 }
 
 if (isRankWorker()) {
   const scope = globalThis as unknown as WorkerScope;
-  scope.onmessage = async ({ data }: MessageEvent<RankJob>) => {
-    const post = (message: RankMessage) => scope.postMessage(message);
+  scope.onmessage = async ({ data }: MessageEvent<Task>) => {
+    const post = (message: RankMessage | AdapterFacts | { reason: string }) => scope.postMessage(message);
     try {
-      await (await import("./rank_training.ts")).trainOnRank(data, post);
+      if (data.kind === "train") await (await import("./rank_training.ts")).trainOnRank(data.job, post);
+      else post(await (await import("../gpu/list.ts")).adapterFacts(data.selection, data.environment));
     } catch (error) {
-      post({ type: "failed", failure: packFailure(error) });
+      if (data.kind === "train") post({ type: "failed", failure: packFailure(error) });
+      else post({ reason: messageOf(error) });
     } finally {
       scope.close();
     }

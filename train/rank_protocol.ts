@@ -5,6 +5,7 @@
 
 import type { NamedTensor } from "../data/safetensors.ts";
 import { MachineError, messageOf, UserError } from "../errors.ts";
+import type { Selection } from "../gpu/select.ts";
 import type { ModelConfiguration } from "../model/configuration.ts";
 import type { ExecutorSetup } from "../parallel/executor.ts";
 import type { Mesh } from "../parallel/mesh.ts";
@@ -29,6 +30,9 @@ export interface RankJob {
   /** Sequences computed at a time; chosen by the rank if left open, which a rank alone may. */
   readonly microBatchSize: number | undefined;
   readonly executor: ExecutorSetup;
+  /** The GPU to open, and the environment in which it is looked for. */
+  readonly selection: Selection;
+  readonly environment: Readonly<Record<string, string>>;
   /** Tensors of the whole checkpoint, which the ranks fill together. */
   readonly checkpoint: CheckpointMemory;
 }

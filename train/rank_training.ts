@@ -242,7 +242,7 @@ async function trainOnDevice(
     const training = createLoader(data.train, { sequenceLength, seed: settings.seed });
     const count = settings.evalBatches * settings.batchSize;
     const validation = validationLoader(data.validation, { sequenceLength, count });
-    device = await openDevice();
+    device = await openDevice({ selection: job.selection, environment: job.environment });
     post({ type: "opened" });
     const control = new Int32Array(job.control);
     // While kernels are compiled and timed, others wait longer.

@@ -99,7 +99,10 @@ export const trainOptions = {
   out: optional("folder of the run (default: runs/1, runs/2, …)"),
   resume: optional("run or checkpoint to go on from; its settings hold unless given again"),
   init: optional("Hugging Face folder whose weights to start from"),
-  devices: text("0", "GPUs to use, as `muster devices` lists them: 0,2; a repeated index is another rank on it"),
+  devices: text(
+    "all",
+    "GPUs to use: all, or as `muster devices` lists them 0,2; a repeated index is another rank on it",
+  ),
   dp: size("data-parallel copies of the model (default: as many as there are ranks left)"),
   tp: integer(1, 1, "ranks over which each block is split (tensor-parallel)"),
   pp: integer(1, 1, "pipeline stages into which the blocks are cut"),

@@ -1,0 +1,194 @@
+/**
+ * Opening one GPU among several. WebGPU takes the first device that the Vulkan loader lists, so the environment is set such
+ * that the loader lists only the wanted one: by its driver's manifest, by Mesa's device-select layer, or by the loader's
+ * settings file, whichever works. What works is not believed but listed again: exactly the wanted device must be left.
+ *
+ * The environment belongs to the process: devices are opened one after another. New names in it while other threads
+ * compute have crashed the C library, so all names are set once, before the first Worker, and later only changed.
+ * @module
+ */
+
+import { MachineError } from "../errors.ts";
+import { listVulkanDevices, type VulkanDevice } from "./vulkan.ts";
+
+/** One way to have the loader list a device alone. */
+export interface Way {
+  readonly description: string;
+  readonly environment: Readonly<Record<string, string>>;
+}
+
+/** A device to open. Plain data for a Worker. */
+export interface Selection {
+  /** Absent where no list could be had: then the only adapter is taken. */
+  readonly device: VulkanDevice | undefined;
+  /** To be tried in this order; none where the device is alone. */
+  readonly ways: readonly Way[];
+}
+
+/** True if both are the same device, as far as drivers tell. */
+export function sameDevice(a: VulkanDevice, b: VulkanDevice): boolean {
+  return a.name === b.name && a.uuid === b.uuid && a.pci === b.pci && a.vendorId === b.vendorId &&
+    a.deviceId === b.deviceId;
+}
+
+const manifestNames = ["VK_DRIVER_FILES", "VK_ICD_FILENAMES"] as const;
+const separator = Deno.build.os === "windows" ? ";" : ":";
+
+/** Manifests of the drivers that the loader reads. */
+function manifests(): string[] {
+  for (const name of manifestNames) {
+    const given = Deno.env.get(name);
+    if (given) return given.split(separator).filter(Boolean);
+  }
+  const home = Deno.env.get("HOME") ?? "/";
+  const data = Deno.env.get("XDG_DATA_HOME") ?? `${home}/.local/share`;
+  const folders = ["/etc/vulkan", "/usr/local/share/vulkan", "/usr/share/vulkan", `${data}/vulkan`];
+  return folders.flatMap((folder) => {
+    try {
+      return [...Deno.readDirSync(`${folder}/icd.d`)].map(({ name }) => `${folder}/icd.d/${name}`)
+        .filter((path) => path.endsWith(".json"));
+    } catch {
+      return [];
+    }
+  });
+}
+
+/** Runs `body` with other values in the environment. */
+function withEnvironment<T>(values: Readonly<Record<string, string>>, body: () => T): T {
+  const before = Object.keys(values).map((name) => [name, Deno.env.get(name)] as const);
+  for (const [name, value] of Object.entries(values)) Deno.env.set(name, value);
+  try {
+    return body();
+  } finally {
+    for (const [name, value] of before) {
+      if (value === undefined) Deno.env.delete(name);
+      else Deno.env.set(name, value);
+    }
+  }
+}
+
+const byManifest = (path: string) => Object.fromEntries(manifestNames.map((name) => [name, path]));
+
+/** The ways to a device of a list; `manifest` is its driver's, if no other device has that. Pure. */
+export function waysTo(device: VulkanDevice, all: readonly VulkanDevice[], manifest: string | undefined): Way[] {
+  const ways: Way[] = [];
+  const hex = (id: number) => id.toString(16).padStart(4, "0");
+  const ids = `${hex(device.vendorId)}:${hex(device.deviceId)}`;
+  if (manifest) ways.push({ description: `its driver alone (${manifest})`, environment: byManifest(manifest) });
+  const alike = all.filter((other) => other.vendorId === device.vendorId && other.deviceId === device.deviceId);
+  if (alike.length === 1) {
+    ways.push({ description: `Mesa's device-select layer, by ${ids}`, environment: { DRI_PRIME: `${ids}!` } });
+  }
+  if (device.pci) {
+    ways.push({
+      description: `Mesa's device-select layer, by PCI address`,
+      // Only 16 bits of the domain count.
+      environment: { DRI_PRIME: `pci-${device.pci.slice(-12)}!` },
+    });
+  }
+  if (all.filter(({ uuid }) => uuid === device.uuid).length === 1) {
+    ways.push({
+      description: "the loader's settings file, by UUID",
+      environment: { XDG_CONFIG_HOME: settingsFolder(device) },
+    });
+  }
+  return ways;
+}
+
+/** Folder for the loader's settings file of a device, inside the cache of this machine. */
+function settingsFolder({ uuid }: VulkanDevice): string {
+  const base = Deno.env.get("XDG_RUNTIME_DIR") ?? Deno.env.get("TMPDIR") ?? "/tmp";
+  return `${base}/muster-vulkan-${uuid}`;
+}
+
+function writeSettings(device: VulkanDevice): void {
+  const numbers = (hex: string) => [...Uint8Array.fromHex(hex)];
+  const folder = `${settingsFolder(device)}/vulkan/loader_settings.d`;
+  const settings = {
+    file_format_version: "1.0.0",
+    settings: {
+      device_configurations: [{
+        deviceUUID: numbers(device.uuid),
+        driverUUID: numbers(device.driverUuid),
+        driverVersion: device.driverVersion,
+      }],
+    },
+  };
+  try {
+    Deno.mkdirSync(folder, { recursive: true });
+    Deno.writeTextFileSync(`${folder}/vk_loader_settings.json`, JSON.stringify(settings));
+  } catch {
+    // Then this way does not work, and the list says so.
+  }
+}
+
+/** Every physical device, each once: real cards that two drivers show are told by their UUID or address. */
+export function distinctDevices(listed: readonly VulkanDevice[]): VulkanDevice[] {
+  return listed.filter((device, i) =>
+    device.type === "software" ||
+    !listed.slice(0, i).some((other) =>
+      other.type !== "software" && (device.pci ? other.pci === device.pci : other.uuid === device.uuid)
+    )
+  ).map((device, index) => ({ ...device, index }));
+}
+
+/** All GPUs with the ways to open each; one entry without a device where only WebGPU can tell. */
+export function listSelections(): Selection[] {
+  const listed = listVulkanDevices();
+  if (!listed) return [{ device: undefined, ways: [] }];
+  const devices = distinctDevices(listed);
+  if (listed.length <= 1) return devices.map((device) => ({ device, ways: [] }));
+  // Which manifest shows which device.
+  const shown = manifests().map((path) => ({
+    path,
+    devices: withEnvironment(byManifest(path), () => listVulkanDevices() ?? []),
+  }));
+  const taken = new Set<string>();
+  return devices.map((device) => {
+    const found = shown.find(({ path, devices }) =>
+      !taken.has(path) && devices.length === 1 && sameDevice(devices[0], device)
+    );
+    if (found) taken.add(found.path);
+    return { device, ways: waysTo(device, listed, found?.path) };
+  });
+}
+
+/** Sets every name that a selection may change, once, before the first Worker is started. */
+export function prepareEnvironment(selections: readonly Selection[]): void {
+  if (selections.every(({ ways }) => ways.length === 0)) return;
+  const harmless: Record<string, string> = {
+    ...Object.fromEntries(manifestNames.map((name) => [name, manifests().join(separator)])),
+    DRI_PRIME: "0",
+    XDG_CONFIG_HOME: `${Deno.env.get("HOME") ?? ""}/.config`,
+  };
+  for (const [name, value] of Object.entries(harmless)) Deno.env.set(name, Deno.env.get(name) || value);
+  for (const name of ["NODEVICE_SELECT", "MESA_VK_DEVICE_SELECT"]) Deno.env.delete(name);
+  original = Object.fromEntries(Object.keys(harmless).map((name) => [name, Deno.env.get(name)!]));
+}
+
+let original: Readonly<Record<string, string>> = {};
+
+/** The environment as `prepareEnvironment` left it; goes to Workers with their selection. */
+export function preparedEnvironment(): Readonly<Record<string, string>> {
+  return original;
+}
+
+/**
+ * Sets the environment such that the loader lists the selected device alone, and proves it; for a Worker, just before its
+ * one `requestAdapter`. `MachineError` if no way works.
+ */
+export function applySelection({ device, ways }: Selection, base: Readonly<Record<string, string>>): void {
+  if (!device || ways.length === 0) return;
+  for (const { environment } of ways) {
+    if (environment.XDG_CONFIG_HOME) writeSettings(device);
+    for (const [name, value] of Object.entries({ ...base, ...environment })) Deno.env.set(name, value);
+    const left = listVulkanDevices() ?? [];
+    if (left.length === 1 && sameDevice(left[0], device)) return;
+  }
+  const tried = ways.map(({ description }) => description).join("; ");
+  throw new MachineError(
+    `GPU ${device.index} (${device.name}) cannot be told from the others: tried ${tried}. Install Mesa's device-select ` +
+      `layer 23.3 or newer (Debian and Ubuntu: mesa-vulkan-drivers, Arch: vulkan-mesa-device-select) or a Vulkan loader ` +
+      `of 1.4.323 or newer; or use one GPU, --devices 0`,
+  );
+}
