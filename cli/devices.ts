@@ -1,6 +1,6 @@
 /** `muster devices`. */
 
-import { MachineError } from "../errors.ts";
+import { noDeviceError } from "../gpu/open.ts";
 import { formatBytes } from "../graph/plan.ts";
 import { listDevices } from "../train/devices.ts";
 import { print, printJson } from "./output.ts";
@@ -10,12 +10,7 @@ import type { Options } from "./values.ts";
 export async function devicesCommand(options: Options): Promise<number> {
   const devices = await listDevices();
   if (options.json === true) printJson(devices);
-  if (devices.length === 0) {
-    throw new MachineError(
-      "No GPU or software Vulkan driver was found: install one (Debian and Ubuntu: apt-get install mesa-vulkan-drivers " +
-        "libvulkan1) and look again",
-    );
-  }
+  if (devices.length === 0) throw noDeviceError();
   if (options.json === true) return 0;
   for (const { index, name, vendor, type, driver, memoryBytes, freeBytes, pci, facts, reason } of devices) {
     const rows: [string, string][] = [

@@ -42,15 +42,20 @@ export function isSoftware(info: GPUAdapterInfo): boolean {
   return softwareNames.test(`${info.description} ${info.device} ${info.vendor}`);
 }
 
-/** The first adapter, or a `MachineError` that says how to get one. */
-export async function requestAdapter(): Promise<GPUAdapter> {
-  const adapter = await navigator.gpu?.requestAdapter({ powerPreference: "high-performance" });
-  if (adapter) return adapter;
+/** That there is nothing to compute on, and how to get it. */
+export function noDeviceError(): MachineError {
   const remedy = Deno.build.os === "linux"
     ? "install a Vulkan driver (Debian and Ubuntu: apt-get install mesa-vulkan-drivers libvulkan1; NVIDIA: its own driver), " +
       "then look at `muster devices`"
     : "update the graphics driver, then look at `muster devices`";
-  throw new MachineError(`No GPU or software Vulkan driver was found: ${remedy}`);
+  return new MachineError(`No GPU or software Vulkan driver was found: ${remedy}`);
+}
+
+/** The first adapter, or a `MachineError` that says how to get one. */
+export async function requestAdapter(): Promise<GPUAdapter> {
+  const adapter = await navigator.gpu?.requestAdapter({ powerPreference: "high-performance" });
+  if (!adapter) throw noDeviceError();
+  return adapter;
 }
 
 /** The adapter of a selected device, which must be the one that it says it is. */

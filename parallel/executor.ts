@@ -97,20 +97,25 @@ export class SharedMemoryExecutor implements CollectiveExecutor {
   }
 }
 
-async function bring(group: Group, memory: TensorMemory, x: Tensor, start: number, length: number): Promise<void> {
-  group.next();
-  await memory.readInto(x, group.own.subarray(0, length), start);
-}
-
-function finishAllReduce(group: Group, memory: TensorMemory, x: Tensor, start: number, length: number): void {
+/** The sum of what all members brought to their areas: `take` is given each slice and where it begins. */
+export function finishSum(group: Group, length: number, take: (slice: Float32Array, start: number) => void): void {
   group.meet();
   const [from, to] = group.slice(group.index, length);
   group.sumInto(group.own.subarray(from, to), from, to);
   group.meet();
   for (let i = 0; i < group.size; i++) {
     const [from, to] = group.slice(i, length);
-    if (from < to) memory.write(x, group.area(i).subarray(from, to), start + from);
+    if (from < to) take(group.area(i).subarray(from, to), from);
   }
+}
+
+async function bring(group: Group, memory: TensorMemory, x: Tensor, start: number, length: number): Promise<void> {
+  group.next();
+  await memory.readInto(x, group.own.subarray(0, length), start);
+}
+
+function finishAllReduce(group: Group, memory: TensorMemory, x: Tensor, start: number, length: number): void {
+  finishSum(group, length, (slice, from) => memory.write(x, slice, start + from));
 }
 
 async function allReduceInPieces(

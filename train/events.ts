@@ -34,6 +34,8 @@ export type TrainEvent =
     readonly tokens: number;
     readonly tokensPerSecond: number;
     readonly milliseconds: number;
+    /** Of these, spent by rank 0 in collectives: copies between device and memory, sums, and waiting for others. */
+    readonly collectiveMilliseconds?: number;
   }
   | { readonly event: "evaluation"; readonly step: number; readonly loss: number }
   | { readonly event: "checkpoint"; readonly step: number; readonly path: string }

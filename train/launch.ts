@@ -36,7 +36,7 @@ export function parseDevices(text: string, selections: readonly Selection[]): nu
   if (!indices.every((index) => Number.isInteger(index) && index >= 0)) {
     throw new UserError(`--devices ${text} is no list of indices as \`muster devices\` shows them, like 0 or 0,2`);
   }
-  const missing = indices.find((index) => index >= Math.max(1, selections.length));
+  const missing = indices.find((index) => index >= selections.length);
   if (missing !== undefined) {
     const highest = selections.length - 1;
     throw new UserError(

@@ -6,7 +6,8 @@
 import { openDataset, resolveData } from "../data/dataset.ts";
 import { loadTokenizer } from "../data/tokenizer.ts";
 import { UserError } from "../errors.ts";
-import { listSelections, preparedEnvironment, prepareEnvironment, type Selection } from "../gpu/select.ts";
+import { noDeviceError } from "../gpu/open.ts";
+import { listSelections, preparedEnvironment, prepareEnvironment } from "../gpu/select.ts";
 import { type ModelConfiguration, modelConfiguration, presets } from "../model/configuration.ts";
 import { openCheckpoint } from "./checkpoint.ts";
 import type { TrainEvent } from "./events.ts";
@@ -15,9 +16,6 @@ import { layoutOf, makeCheckpointMemory, makeExecutors, planLaunch } from "./lau
 import type { RankJob } from "./rank_protocol.ts";
 import { makeRunFolder, nextRunFolder } from "./run_folder.ts";
 import { type CompleteSettings, completeSettings, type GivenSettings } from "./settings.ts";
-
-/** Where there is no driver at all: opening says so. */
-const noSelection: Selection = { device: undefined, ways: [] };
 
 /** Everything about a run that is settled before a device is touched. */
 export interface PreparedRun {
@@ -56,6 +54,7 @@ export async function prepareRun(given: GivenSettings, onEvent: (event: TrainEve
   }
   const settings = completeSettings(given, saved?.settings ?? {});
   const selections = listSelections();
+  if (selections.length === 0) throw noDeviceError();
   const { mesh, devices, microBatchSize } = planLaunch(settings, selections);
   if (saved && firstStep >= settings.steps) {
     throw new UserError(`${resumeFolder} is at step ${firstStep} already: give --steps above it to go on`);
@@ -125,7 +124,7 @@ export async function prepareRun(given: GivenSettings, onEvent: (event: TrainEve
       microBatchSize,
       executor,
       checkpoint,
-      selection: selections[devices[rank]] ?? noSelection,
+      selection: selections[devices[rank]],
       environment: preparedEnvironment(),
     })),
   };

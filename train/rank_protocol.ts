@@ -71,6 +71,7 @@ export type RankMessage =
     readonly gradNorm: number;
     readonly learningRate: number;
     readonly milliseconds: number;
+    readonly collectiveMilliseconds?: number;
   }
   | { readonly type: "evaluation"; readonly step: number; readonly loss: number }
   | { readonly type: "checkpoint"; readonly step: number }

@@ -191,7 +191,9 @@ async function loop(run: Run): Promise<{ step: number; stopped: boolean }> {
     const loss = lossSum / (settings.batchSize * sequenceLength);
     if (!Number.isFinite(loss) || !Number.isFinite(gradNorm)) await failNonFinite(run, step, loss, gradNorm);
     const milliseconds = performance.now() - start;
-    post({ type: "step", step, loss, gradNorm, learningRate, milliseconds });
+    const shared = run.executor.milliseconds - inCollectives;
+    const told = { type: "step", step, loss, gradNorm, learningRate, milliseconds } as const;
+    post(model.model.layout.world > 1 ? { ...told, collectiveMilliseconds: shared } : told);
     beat(run);
     stopped = stopping > 0;
 
@@ -199,7 +201,7 @@ async function loop(run: Run): Promise<{ step: number; stopped: boolean }> {
     if (step > firstStep + 2) {
       run.onSteady();
       // Time spent with other ranks says nothing of this one's device.
-      const own = milliseconds - (run.executor.milliseconds - inCollectives);
+      const own = milliseconds - shared;
       if (own > slowdown * usual) model.program.recalibrate();
       usual = Math.min(usual, own);
     }
