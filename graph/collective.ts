@@ -3,21 +3,29 @@
  * runs them between dispatches, through whatever joins the ranks.
  *
  * A collective moves runs of elements of f32 tensors. `allReduce` works in place; `reduceScatter` leaves this rank's part
- * of a sum in its output, `allGather` all ranks' parts; `send` and `receive` join two ranks.
+ * of a sum in its output, `allGather` all ranks' parts; `send` and `receive` join two ranks; `toHost` and `fromHost` put
+ * a tensor into host memory, which ranks may share, and take one from there.
  * @module
  */
 
 import type { Op, OpDefinition } from "./graph.ts";
 
 /** The collectives. */
-export type CollectiveKind = "allReduce" | "reduceScatter" | "allGather" | "send" | "receive";
+export type CollectiveKind =
+  | "allReduce"
+  | "reduceScatter"
+  | "allGather"
+  | "send"
+  | "receive"
+  | "toHost"
+  | "fromHost";
 
 /** Constants of a collective. */
 export interface CollectiveAttributes {
   readonly kind: CollectiveKind;
-  /** Name of the group of ranks that takes part. */
+  /** Name of the group of ranks that takes part, of the channel, or of the host memory. */
   readonly group: string;
-  /** First element of the input; 0 if left out. */
+  /** First element of the input, or of the host memory; 0 if left out. */
   readonly start?: number;
   /** Elements; all from `start` on if left out. */
   readonly length?: number;
@@ -29,11 +37,11 @@ export interface CollectiveAttributes {
   readonly shape?: readonly number[];
 }
 
-/** The op of all collectives. Inputs `[x]` (none for `receive`), outputs as the kind says. */
+/** The op of all collectives. Inputs `[x]` (none for `receive` and `fromHost`), outputs as the kind says. */
 export const collective: OpDefinition<CollectiveAttributes> = {
   name: "collective",
   infer([x], { kind, shape }) {
-    if (kind === "send") return [];
+    if (kind === "send" || kind === "toHost") return [];
     return [{ shape: shape ?? x.shape }];
   },
   gradient(backward, op) {

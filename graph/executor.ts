@@ -7,9 +7,12 @@ import type { CollectiveAttributes } from "./collective.ts";
 import type { Op } from "./graph.ts";
 import type { TensorMemory } from "./tensor_memory.ts";
 
-/** What carries collectives out; the part that may be deferred is returned. */
+/** What carries collectives out. */
 export interface CollectiveExecutor {
+  /** Carries one out; the part that may be deferred is returned. */
   execute(op: Op<CollectiveAttributes>, memory: TensorMemory): Promise<void | (() => Promise<void>)>;
+  /** The host memory `name`, which has `elements` at least. */
+  hostMemory(name: string, elements: number): Float32Array;
 }
 
 /** Time of one op in a profiled run. */

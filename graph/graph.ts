@@ -118,6 +118,21 @@ export class Graph {
     }
   }
 
+  /** Builds a segment anew: `build` is given its ops, and appends them, changed or not, among others. */
+  rewrite(name: string, build: (ops: readonly Op[]) => void): void {
+    const ops = this.segments.get(name) ?? [];
+    this.segments.set(name, []);
+    this.segment(name, () => build(ops));
+  }
+
+  /** Appends an op with other tensors in place of some of its own. */
+  append(op: Op, replaced: ReadonlyMap<Tensor, Tensor> = new Map()): void {
+    if (!this.#current) throw new Error("Ops belong to a segment");
+    const swap = (tensor: Tensor) => replaced.get(tensor) ?? tensor;
+    const touched = [...op.inputs, ...op.outputs].some((tensor) => replaced.has(tensor));
+    this.#current.push(touched ? { ...op, inputs: op.inputs.map(swap), outputs: op.outputs.map(swap) } : op);
+  }
+
   /**
    * Appends an op and returns its outputs: those given in `options.outputs` (written in place, accumulated into),
    * fresh activations otherwise.

@@ -18,6 +18,8 @@ export interface ExecutorSetup {
   readonly status: SharedArrayBuffer;
   readonly groups: Readonly<Record<string, GroupSetup>>;
   readonly channels: Readonly<Record<string, ChannelSetup>>;
+  /** Host memory that ranks share, by name; what has no name here is the rank's own. */
+  readonly hostMemories: Readonly<Record<string, SharedArrayBuffer>>;
 }
 
 /** The executor of a rank. */
@@ -25,11 +27,12 @@ export class SharedMemoryExecutor implements CollectiveExecutor {
   readonly status: RunStatus;
   readonly #groups: ReadonlyMap<string, Group>;
   readonly #channels: ReadonlyMap<string, Channel>;
+  readonly #hostMemories: Map<string, Float32Array>;
   /** Time spent in collectives, copies included, in ms. */
   milliseconds = 0;
 
   constructor(readonly setup: ExecutorSetup, limit: WaitLimit) {
-    const { rank, groups, channels } = setup;
+    const { rank, groups, channels, hostMemories } = setup;
     this.status = new RunStatus(setup.status);
     this.#groups = new Map(
       Object.entries(groups).map(([name, group]) => [name, new Group(group, rank, this.status, limit)]),
@@ -37,6 +40,19 @@ export class SharedMemoryExecutor implements CollectiveExecutor {
     this.#channels = new Map(
       Object.entries(channels).map(([name, channel]) => [name, new Channel(channel, rank, this.status, limit)]),
     );
+    this.#hostMemories = new Map(
+      Object.entries(hostMemories).map(([name, memory]) => [name, new Float32Array(memory)]),
+    );
+  }
+
+  hostMemory(name: string, elements: number): Float32Array {
+    let memory = this.#hostMemories.get(name);
+    if (!memory) {
+      memory = new Float32Array(elements);
+      this.#hostMemories.set(name, memory);
+    }
+    if (memory.length < elements) throw new Error(`Host memory ${name} has ${memory.length} elements, not ${elements}`);
+    return memory;
   }
 
   /** The group `name`. */
@@ -81,6 +97,13 @@ export class SharedMemoryExecutor implements CollectiveExecutor {
       const channel = this.#channel(attributes.group);
       memory.write(y, channel.message());
       return channel.taken();
+    }
+    if (kind === "toHost" || kind === "fromHost") {
+      const elements = elementCount(kind === "toHost" ? x : y);
+      const host = this.hostMemory(attributes.group, start + elements).subarray(start, start + elements);
+      if (kind === "toHost") return void await memory.readInto(x, host);
+      // The upload is queued behind what has been submitted: the host copies while the device computes that.
+      return memory.write(y, host);
     }
     const group = this.group(attributes.group);
     const length = attributes.length ?? elementCount(x) - start;

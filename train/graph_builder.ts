@@ -3,22 +3,25 @@
  * @module
  */
 
-import { adamw } from "../kernels/adamw.ts";
 import { crossEntropy, crossEntropyOfShares, crossEntropyShare } from "../kernels/cross_entropy.ts";
-import { fillZero } from "../kernels/fill_zero.ts";
+import { gelu } from "../kernels/gelu.ts";
+import { layernorm } from "../kernels/layernorm.ts";
+import { rmsnorm } from "../kernels/rmsnorm.ts";
+import { silu } from "../kernels/silu.ts";
+import { swiglu } from "../kernels/swiglu.ts";
 import { addTensors } from "../kernels/residual_add.ts";
-import { sumOfSquares } from "../kernels/sum_of_squares.ts";
 import { backward } from "../graph/backward.ts";
 import { collective } from "../graph/collective.ts";
 import { Graph, type Op, type OpDefinition } from "../graph/graph.ts";
+import { appendRecomputing } from "../graph/recompute.ts";
 import { elementCount, type Tensor } from "../graph/tensor.ts";
-import type { ModelConfiguration } from "../model/configuration.ts";
 import type { ForwardInputs } from "../model/layers.ts";
-import { forwardPass, type Observer, partParameters } from "../model/model.ts";
-import type { Parameter } from "../model/parameters.ts";
+import { forwardPass, type Observer } from "../model/model.ts";
 import { localSizes, type ModelPart } from "../model/part.ts";
-import { type BankOptions, makeBanks, type ParameterBank, reduceGradients } from "./parameter_banks.ts";
+import { rankParameters } from "./bank_options.ts";
+import { type BankOptions, makeBanks, type ParameterBank } from "./parameter_banks.ts";
 import { type ModelGraphOptions, type RankLayout, segmentName, slotIndex, soleRank } from "./rank_layout.ts";
+import { gatherWeights, shardGradients } from "./sharding.ts";
 
 /** What the host writes for a micro-batch. */
 export interface BatchInputs {
@@ -43,6 +46,9 @@ export interface DecodeTensors {
 /** Reads its inputs by doing nothing: keeps their memory to the end of a segment. */
 const keep: OpDefinition = { name: "keep", infer: () => [], lower: () => [] };
 
+/** Ops whose results are computed again rather than kept, if asked: what backward needs of them costs little. */
+const cheapOps: ReadonlySet<unknown> = new Set<unknown>([layernorm, rmsnorm, gelu, silu, swiglu]);
+
 /** What the steps of building share. */
 export class GraphBuilder {
   readonly graph = new Graph();
@@ -59,25 +65,9 @@ export class GraphBuilder {
     const { graph } = this;
     const { configuration, batch, sequenceLength, segments } = options;
     this.layout = options.layout ?? soleRank(configuration);
-    const { parts, data, zero, bucketElements, slots } = this.layout;
-    const parameters = [...new Map(parts.flatMap((part) => partParameters(configuration, part)).map((p) => [p.name, p]))
-      .values()];
-    const { tensor, sequenceParallel } = parts[0];
-    const table = tableName(parameters, configuration, parts);
-    const firstStage = parts.some((part) => part.embedding);
-    const lastStage = parts.some((part) => part.head);
-    const apart = configuration.tied && firstStage !== lastStage;
-    this.bankOptions = {
-      training: segments.includes("train"),
-      bucketElements,
-      data,
-      zero,
-      tensor,
-      sequenceParallel,
-      tiedCopy: apart && lastStage ? table : undefined,
-      tiedOriginal: apart && firstStage ? table : undefined,
-      keyValueHeads: configuration.keyValueHeads,
-    };
+    const { parts, slots } = this.layout;
+    const { parameters, options: bankOptions } = rankParameters(configuration, this.layout, segments.includes("train"));
+    this.bankOptions = bankOptions;
     this.banks = makeBanks(graph, parameters, this.bankOptions);
     this.#byName = new Map(
       this.banks.flatMap(({ members }) => members.map(({ parameter, tensor }) => [parameter.name, tensor] as const)),
@@ -163,14 +153,22 @@ export class GraphBuilder {
     const forwardName = segmentName("forward", layout, chunk, slot);
     let hidden: Tensor | undefined;
     let result: Tensor | undefined;
+    // What passes between blocks, and the number of ops before it.
+    const boundaries: [Tensor, number][] = [];
     graph.segment(forwardName, () => {
       if (!part.embedding) hidden = this.receive("activations", index, part, slot);
-      result = this.forward(part, { tokens, scatter: { order, runs }, ...dropped }, sequenceLength, hidden);
+      const inputs = { tokens, scatter: { order, runs }, ...dropped };
+      const begun = graph.current.length;
+      result = this.forward(part, inputs, sequenceLength, hidden, (name, x) => {
+        if (/\d$/.test(name)) boundaries.push([x, graph.current.length]);
+      });
+      if (hidden) boundaries.unshift([hidden, begun]);
       if (part.head) this.loss(part, result, targets);
       else this.send("activations", index + 1, result);
     });
     const forwardOps = [...graph.segments.get(forwardName)!];
-    graph.segment(segmentName("backward", layout, chunk, slot), () => {
+    const backwardName = segmentName("backward", layout, chunk, slot);
+    graph.segment(backwardName, () => {
       const seed: [Tensor, Tensor] = part.head
         ? [this.lossSum, this.lossGradient]
         : [result!, this.receive("gradients", index + 1, part, slot)];
@@ -180,7 +178,30 @@ export class GraphBuilder {
       const given = backward(graph, new Map([seed]), accumulators, addTensors, hidden ? [hidden] : [], forwardOps);
       if (hidden) this.send("gradients", index, given.get(hidden)!);
     });
+    this.recompute(forwardOps, backwardName, boundaries);
     if (layout.splitWeights) this.moveWeights(chunk, slot);
+    const weightsName = layout.splitWeights ? segmentName("weights", layout, chunk, slot) : backwardName;
+    if (layout.zero >= 2) shardGradients(graph, weightsName, this.banks, this.bankOptions);
+    if (layout.zero >= 3) {
+      for (const name of new Set([forwardName, backwardName])) gatherWeights(graph, name, this.banks, this.bankOptions);
+    }
+  }
+
+  /** Has backward compute again what the layout does not keep of the blocks, which lie between `boundaries`. */
+  recompute(forwardOps: readonly Op[], backwardName: string, boundaries: readonly [Tensor, number][]): void {
+    const { graph, layout } = this;
+    if (layout.recompute === "none") return;
+    const kept = new Set(boundaries.map(([x]) => x));
+    const [first, last] = [boundaries[0][1], boundaries[boundaries.length - 1][1]];
+    const inBlocks = forwardOps.slice(first, last);
+    const cheap = (op: Op) => layout.recompute === "block" || cheapOps.has(op.definition);
+    const discarded = new Set(inBlocks.filter(cheap).flatMap(({ outputs }) => outputs).filter((x) => !kept.has(x)));
+    graph.rewrite(backwardName, (ops) => {
+      const shared = ops.slice(0, forwardOps.length);
+      const before = shared.every((op, i) => op === forwardOps[i]) ? shared : [];
+      for (const op of before) graph.append(op);
+      appendRecomputing(graph, forwardOps, ops.slice(before.length), discarded);
+    });
   }
 
   /** Takes what only makes gradients of weights out of a backward segment into one of its own. */
@@ -188,61 +209,9 @@ export class GraphBuilder {
     const { graph, layout } = this;
     const name = segmentName("backward", layout, chunk, slot);
     const ops = graph.segments.get(name)!;
-    const forWeights = (op: Op) => op.outputs.length > 0 && op.outputs.every(({ role }) => role === "gradient");
+    const forWeights = (op: Op) => op.outputs.some(({ role }) => role === "gradient");
     graph.segments.set(name, ops.filter((op) => !forWeights(op)));
     graph.segments.set(segmentName("weights", layout, chunk, slot), ops.filter(forWeights));
-  }
-
-  /** The collectives that sum gradients over ranks: under way in backward, or behind it where parts depend on each other. */
-  reduce(): void {
-    const { graph, layout, bankOptions } = this;
-    for (const bank of this.banks) {
-      let added: Op[] = [];
-      graph.segment("reduce", () => {
-        const before = graph.current.length;
-        reduceGradients(graph, bank, layout.parts[0], bankOptions);
-        added = graph.current.slice(before);
-      });
-      if (layout.total > 1) continue;
-      const ops = graph.segments.get("train")!;
-      const own = new Set(bank.members.map(({ gradient }) => gradient));
-      const last = ops.findLastIndex((op) => op.outputs.some((output) => own.has(output)));
-      ops.splice(last + 1, 0, ...added);
-    }
-    if (layout.total === 1) graph.segments.delete("reduce");
-  }
-
-  /** Norm of the gradients, AdamW, and what makes the weights whole again. */
-  update(squares: Tensor, hyper: Tensor): void {
-    const { graph, layout } = this;
-    graph.segment("update", () => {
-      const shards = this.banks.map((bank) => bank.optimizer!);
-      graph.add(
-        sumOfSquares,
-        shards.map(({ gradients }) => gradients),
-        { runs: shards.map(({ counted }) => counted) },
-        {
-          outputs: [squares],
-        },
-      );
-      if (layout.world > 1) {
-        graph.add(collective, [squares], { kind: "allReduce", group: "world" }, {
-          name: "all-reduce of the gradient norm",
-          outputs: [squares],
-        });
-      }
-      for (const { name, weights, gradients, length, optimizer } of this.banks) {
-        const { decayed, firstMoment, secondMoment } = optimizer!;
-        const state = [optimizer!.weights, optimizer!.gradients, firstMoment, secondMoment];
-        graph.add(adamw, [...state, hyper, squares], { decayed }, { outputs: state });
-        if (optimizer!.weights === weights) continue;
-        graph.add(fillZero, [], { shape: [length] }, { outputs: [gradients!] });
-        graph.add(collective, [optimizer!.weights], { kind: "allGather", group: "data", shape: [length] }, {
-          name: `all-gather of ${name}`,
-          outputs: [weights],
-        });
-      }
-    });
   }
 
   /** Forward and loss of all parts. */
@@ -261,6 +230,9 @@ export class GraphBuilder {
         } else this.send("activations", index + 1, result);
         if (observe) graph.add(keep, [...observed.values()], {});
       });
+      if (layout.zero >= 3) {
+        gatherWeights(graph, layout.total === 1 ? "evaluate" : `evaluate ${chunk}`, this.banks, this.bankOptions);
+      }
     });
   }
 
@@ -283,13 +255,4 @@ export class GraphBuilder {
     });
     return { token, position, logits };
   }
-}
-
-function tableName(
-  parameters: readonly Parameter[],
-  configuration: ModelConfiguration,
-  parts: readonly ModelPart[],
-): string | undefined {
-  const holds = configuration.tied && parts.some((part) => part.embedding || part.head);
-  return holds ? parameters.find(({ unit, decay }) => unit === 0 && decay)?.name : undefined;
 }

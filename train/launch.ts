@@ -15,6 +15,8 @@ import { coordinatesOf, groupsOf, type Mesh, partsOf, rankAt, settleMesh, worldS
 import { type Action, assignSlots, makeSchedule } from "../parallel/schedules.ts";
 import { createGroup, type GroupSetup } from "../parallel/shared_memory.ts";
 import { createStatusMemory } from "../parallel/status.ts";
+import { rankParameters } from "./bank_options.ts";
+import { sharedHostElements } from "./parameter_banks.ts";
 import type { RankLayout } from "./rank_layout.ts";
 import { statePrefixes } from "./model_program.ts";
 import type { CheckpointMemory } from "./rank_protocol.ts";
@@ -116,9 +118,10 @@ export function layoutOf(
   mesh: Mesh,
   rank: number,
   settings: CompleteSettings,
-  microBatchSize = 1,
+  microBatchSize: number | undefined,
 ): RankLayout {
-  const { sequenceParallel, zero, bucketMb, pipelineSchedule } = settings;
+  const { sequenceParallel, zero, recompute, cpuOffload, bucketMb, pipelineSchedule } = settings;
+  const offload = cpuOffload === "optimizer";
   const { parts, indices, total } = partsOf(configuration, mesh, rank, {
     sequenceParallel,
     chunks: chunksOf(settings),
@@ -128,9 +131,12 @@ export function layoutOf(
     indices,
     total,
     data: { size: mesh.data, index: coordinatesOf(mesh, rank).data },
-    zero: mesh.data > 1 && zero === "1" ? 1 : 0,
-    bucketElements: mesh.data > 1 ? Math.max(64, Math.round(bucketMb * 1e6 / 4)) : Infinity,
-    slots: mesh.pipeline > 1 ? scheduleOf(mesh, rank, settings, microBatchSize).count : 1,
+    // One copy alone has nobody to share with.
+    zero: mesh.data > 1 ? Number(zero) as RankLayout["zero"] : 0,
+    recompute,
+    offload,
+    bucketElements: mesh.data > 1 || offload ? Math.max(64, Math.round(bucketMb * 1e6 / 4)) : Infinity,
+    slots: mesh.pipeline > 1 ? scheduleOf(mesh, rank, settings, microBatchSize!).count : 1,
     splitWeights: mesh.pipeline > 1 && pipelineSchedule === "zero-bubble",
     world: worldSize(mesh),
   };
@@ -144,6 +150,7 @@ export function makeExecutors(
   configuration: ModelConfiguration,
   mesh: Mesh,
   settings: CompleteSettings,
+  layouts: readonly RankLayout[],
   /** f32 elements of what passes between stages. */
   hiddenElements: number,
 ): ExecutorSetup[] {
@@ -152,6 +159,16 @@ export function makeExecutors(
   const made = new Map<string, GroupSetup>();
   // A single parameter may be larger than a bucket: it then goes in pieces.
   const bucket = Math.round(settings.bucketMb * 1e6 / 4) + 4096;
+  const memories = new Map<string, Record<string, SharedArrayBuffer>>();
+  const memoriesOf = (rank: number) => {
+    const { parameters, options } = rankParameters(configuration, layouts[rank], true);
+    const key = groupsOf(mesh, rank, configuration.keyValueHeads).get("data")!.join();
+    if (!memories.has(key)) {
+      const made = [...sharedHostElements(parameters, options)];
+      memories.set(key, Object.fromEntries(made.map(([name, n]) => [name, new SharedArrayBuffer(4 * n)])));
+    }
+    return memories.get(key)!;
+  };
   const setups = Array.from({ length: ranks }, (_, rank) => {
     const groups: Record<string, GroupSetup> = {};
     for (const [name, members] of groupsOf(mesh, rank, configuration.keyValueHeads)) {
@@ -160,7 +177,7 @@ export function makeExecutors(
       if (!made.has(key)) made.set(key, createGroup(members, elements));
       groups[name] = made.get(key)!;
     }
-    return { rank, status, groups, channels: {} as Record<string, ChannelSetup> };
+    return { rank, status, groups, channels: {} as Record<string, ChannelSetup>, hostMemories: memoriesOf(rank) };
   });
   const parts = mesh.pipeline * chunksOf(settings);
   for (let index = 1; index < parts; index++) {

@@ -8,6 +8,7 @@
 import type { Graph } from "../graph/graph.ts";
 import type { Tensor } from "../graph/tensor.ts";
 import { type BatchInputs, type DecodeTensors, GraphBuilder } from "./graph_builder.ts";
+import { addReductions, addUpdate } from "./update_graph.ts";
 import type { ParameterBank } from "./parameter_banks.ts";
 import type { ModelGraphOptions, RankLayout } from "./rank_layout.ts";
 
@@ -46,8 +47,8 @@ export function buildModelGraph(options: ModelGraphOptions): ModelGraph {
   const squares = graph.tensor("sumOfSquares", [1], "output");
   if (segments.includes("train")) {
     for (let slot = 0; slot < layout.slots; slot++) layout.parts.forEach((_, chunk) => builder.train(chunk, slot));
-    builder.reduce();
-    builder.update(squares, hyper);
+    addReductions(builder);
+    addUpdate(builder, squares, hyper);
   }
   const observed = new Map<string, Tensor>();
   if (segments.includes("evaluate")) builder.evaluate(observed);

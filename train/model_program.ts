@@ -17,9 +17,9 @@ import { elementCount, type Tensor } from "../graph/tensor.ts";
 import { initialValues } from "../model/model.ts";
 import type { ParameterSource } from "../model/parameters.ts";
 import { buildModelGraph, type ModelGraph, type ModelGraphOptions } from "./model_graph.ts";
-import { segmentName } from "./rank_layout.ts";
+import { type RankLayout, segmentName } from "./rank_layout.ts";
 import type { Action } from "../parallel/schedules.ts";
-import type { ParameterBank, TrainedParameter } from "./parameter_banks.ts";
+import { hostNames, type ParameterBank, type TrainedParameter } from "./parameter_banks.ts";
 
 /** Which of a parameter's tensors is meant. */
 export type StateKind = "weights" | "gradient" | "firstMoment" | "secondMoment";
@@ -27,13 +27,26 @@ export type StateKind = "weights" | "gradient" | "firstMoment" | "secondMoment";
 /** Prefixes under which optimizer state is saved: PyTorch's names for AdamW's. */
 export const statePrefixes = { firstMoment: "exp_avg.", secondMoment: "exp_avg_sq." } as const;
 
-/** The tensor that holds a kind of state of a bank, and the elements of the bank that it covers. */
-function stateOf(bank: ParameterBank, kind: StateKind): { tensor: Tensor; run: Run } {
+/** Where a kind of state of a bank is kept, and the elements of the bank that it covers. */
+interface StatePlace {
+  readonly run: Run;
+  readonly tensor: Tensor;
+  /** Name of the host memory that it is in instead of in the tensor. */
+  readonly host?: string;
+}
+
+function placeOf(bank: ParameterBank, kind: StateKind, { zero, offload }: RankLayout): StatePlace {
   const whole = { start: 0, length: bank.length };
-  if (kind === "weights") return { tensor: bank.weights, run: whole };
-  if (!bank.optimizer || !bank.gradients) throw new Error("Nothing is trained here");
-  if (kind === "gradient") return { tensor: bank.gradients, run: whole };
-  return { tensor: bank.optimizer[kind], run: bank.optimizer.owned };
+  const { optimizer } = bank;
+  if (kind === "weights") {
+    return zero < 3 ? { tensor: bank.weights, run: whole } : { tensor: optimizer!.weights, run: optimizer!.owned };
+  }
+  if (!optimizer || !bank.gradients) throw new Error("Nothing is trained here");
+  if (kind === "gradient") {
+    return zero < 2 ? { tensor: bank.gradients, run: whole } : { tensor: optimizer.gradients, run: optimizer.owned };
+  }
+  const host = offload ? { host: hostNames[kind](bank.name) } : {};
+  return { tensor: optimizer[kind], run: optimizer.owned, ...host };
 }
 
 /** Calls `copy(from, to, length)` for each run that a source and a bank's flat array have in common. */
@@ -117,14 +130,44 @@ export class ModelProgram {
     }
   }
 
-  /** Writes a kind of state of a bank; of weights also the part that the optimizer keeps apart. */
+  #hostMemory(name: string, elements: number): Float32Array {
+    const { executor } = this.program;
+    if (!executor) throw new Error("Host memory belongs to an executor");
+    return executor.hostMemory(name, elements);
+  }
+
+  /** Writes a kind of state of a bank; of weights also the part that the optimizer keeps apart, or that others fetch. */
   #write(bank: ParameterBank, kind: StateKind, flat: Float32Array): void {
-    const { tensor, run } = stateOf(bank, kind);
-    this.program.write(tensor, flat.subarray(run.start, run.start + run.length));
+    const { layout } = this.model;
+    const { tensor, run, host } = placeOf(bank, kind, layout);
+    const own = flat.subarray(run.start, run.start + run.length);
+    if (host) this.#hostMemory(host, run.length).set(own);
+    else this.program.write(tensor, own);
     const { optimizer } = bank;
-    if (kind !== "weights" || !optimizer || optimizer.weights === bank.weights) return;
+    if (kind !== "weights" || !optimizer || layout.zero === 0) return;
     const { start, length } = optimizer.owned;
-    this.program.write(optimizer.weights, flat.subarray(start, start + length));
+    const part = flat.subarray(start, start + length);
+    this.program.write(optimizer.weights, part);
+    if (layout.zero === 3) this.#hostMemory(hostNames.weights(bank.name), bank.length).set(part, start);
+  }
+
+  /** Reads what this rank has of a kind of state of a bank. */
+  async readState(bank: ParameterBank, kind: StateKind): Promise<{ run: Run; flat: Float32Array }> {
+    const { tensor, run, host } = placeOf(bank, kind, this.model.layout);
+    const flat = new Float32Array(run.length);
+    if (host) flat.set(this.#hostMemory(host, run.length));
+    else await this.program.readInto(tensor, flat);
+    return { run, flat };
+  }
+
+  /** Forgets what the gradients have summed so far. */
+  clearGradients(): void {
+    for (const bank of this.model.banks) {
+      const { gradients, optimizer } = bank;
+      for (const flat of new Set([gradients, optimizer?.gradients])) {
+        if (flat) this.program.write(flat, new Float32Array(elementCount(flat)));
+      }
+    }
   }
 
   /** Loads one kind of state; names in `reader` have `prefix` before those of the checkpoint. */
@@ -151,9 +194,7 @@ export class ModelProgram {
   /** Reads one kind of state into whole tensors of the checkpoint: what this rank has of each. */
   async saveInto(kind: StateKind, target: (name: string, shape: readonly number[]) => Float32Array): Promise<void> {
     for (const bank of this.model.banks) {
-      const { tensor, run } = stateOf(bank, kind);
-      const flat = new Float32Array(run.length);
-      await this.program.readInto(tensor, flat);
+      const { run, flat } = await this.readState(bank, kind);
       bank.members.forEach(({ parameter }, i) => {
         for (const source of parameter.sources) {
           const whole = target(source.name, source.shape);
@@ -233,7 +274,7 @@ export class ModelProgram {
   async update(options: AdamWStep): Promise<void> {
     fillHyper(this.#hyper, options);
     this.program.write(this.model.hyper, this.#hyper);
-    if (this.model.layout.total > 1) await this.program.run("reduce");
+    if (this.model.graph.segments.has("reduce")) await this.program.run("reduce");
     await this.program.run("update");
   }
 

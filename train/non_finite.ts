@@ -4,7 +4,7 @@
  */
 
 import type { Op } from "../graph/graph.ts";
-import { elementCount, type Tensor } from "../graph/tensor.ts";
+import type { Tensor } from "../graph/tensor.ts";
 import type { ModelProgram } from "./model_program.ts";
 
 /** Index of the first element that is NaN or infinite, or -1. */
@@ -23,12 +23,14 @@ export async function firstNonFinite(
   stage: (index: number) => void,
 ): Promise<string> {
   const { program } = model;
-  for (const { parameter, tensor, gradient } of model.parameters) {
-    if (findNonFinite(await program.read(tensor)) >= 0) {
-      return `the weights ${parameter.name} were not finite before it`;
-    }
-    if (gradient) program.write(gradient, new Float32Array(elementCount(tensor)));
+  for (const bank of model.model.banks) {
+    const { run, flat } = await model.readState(bank, "weights");
+    const index = findNonFinite(flat);
+    if (index < 0) continue;
+    const member = bank.offsets.findLastIndex((offset) => offset <= run.start + index);
+    return `the weights ${bank.members[member].parameter.name} were not finite before it`;
   }
+  model.clearGradients();
   for (let i = 0; i < microBatches; i++) {
     stage(i);
     let found: { op: Op; tensor: Tensor; index: number } | undefined;

@@ -2,15 +2,18 @@
  * Parameters in banks: those that become ready together lie one behind the other, so that the optimizer takes a bank with
  * one dispatch and a group of ranks sums a bank's gradients with one collective (a bank is a bucket).
  *
- * With sharding (Rajbhandari et al., "ZeRO", 2020) a rank's optimizer owns an equal part of each bank.
+ * With sharding (Rajbhandari et al., "ZeRO", 2020) a rank's optimizer owns an equal part of each bank; from `zero` 2 on the
+ * whole gradients, from 3 on the whole weights are declared here but get no memory: `sharding.ts` puts tensors that live
+ * shortly in their places.
  * @module
  */
 
 import { clip, collective, type CollectiveAttributes, type Run } from "../graph/collective.ts";
 import type { Graph } from "../graph/graph.ts";
 import { elementCount, type Role, rowSize, type Tensor } from "../graph/tensor.ts";
-import type { ModelPart, Shard } from "../model/part.ts";
+import type { Shard } from "../model/part.ts";
 import type { Parameter } from "../model/parameters.ts";
+import type { RankLayout } from "./rank_layout.ts";
 
 /** A parameter with the tensors that belong to it. */
 export interface TrainedParameter {
@@ -56,7 +59,9 @@ export interface BankOptions {
   readonly bucketElements: number;
   /** This rank among those that share a batch. */
   readonly data: Shard;
-  readonly zero: 0 | 1;
+  readonly zero: RankLayout["zero"];
+  /** The optimizer's moments are in host memory: on the device only while a bank is updated. */
+  readonly offload: boolean;
   readonly tensor: Shard;
   readonly sequenceParallel: boolean;
   /** Name of the token table if a stage before holds it too. */
@@ -67,28 +72,59 @@ export interface BankOptions {
 }
 
 /** Groups parameters in the order in which their gradients become ready, so that a bank is ready early. */
-function buckets(parameters: readonly Parameter[], limit: number): Parameter[][] {
+function buckets(parameters: readonly Parameter[], options: BankOptions): Parameter[][] {
+  const { bucketElements, zero, tiedCopy, tiedOriginal } = options;
   const groups: Parameter[][] = [];
   let elements = 0;
+  let last: Parameter | undefined;
+  const isTied = ({ name }: Parameter) => name === tiedCopy || name === tiedOriginal;
   for (const parameter of [...parameters].sort((a, b) => b.unit - a.unit)) {
     const own = elementCount(parameter);
-    if (groups.length === 0 || elements + own > limit) {
+    // Shards of a tied table must be alike on both stages, so it has a bank of its own; what is gathered is a block at most.
+    const apart = last !== undefined &&
+      ((zero >= 2 && (isTied(parameter) || isTied(last))) || (zero >= 3 && parameter.unit !== last.unit));
+    if (groups.length === 0 || apart || elements + own > bucketElements) {
       groups.push([]);
       elements = 0;
     }
     groups[groups.length - 1].push(parameter);
     elements += own;
+    last = parameter;
   }
   // What decays comes first.
   return groups.map((group) => [...group.filter((p) => p.decay), ...group.filter((p) => !p.decay)]);
 }
 
+/** Elements of banks are multiples of this, so that shards are equal. */
+export function bankUnit({ zero, data }: BankOptions): number {
+  return 64 * (zero > 0 ? data.size : 1);
+}
+
+/** Names of the host memories that a bank may have. */
+export const hostNames = {
+  weights: (bank: string): string => `weights of ${bank}`,
+  firstMoment: (bank: string): string => `first moment of ${bank}`,
+  secondMoment: (bank: string): string => `second moment of ${bank}`,
+};
+
+/** Elements of the host memories that ranks which share a batch have in common: with `zero` 3 the weights. */
+export function sharedHostElements(parameters: readonly Parameter[], options: BankOptions): Map<string, number> {
+  if (options.zero < 3) return new Map();
+  const unit = bankUnit(options);
+  return new Map(
+    buckets(parameters, options).map((group, number) => {
+      const elements = group.reduce((sum, parameter) => sum + Math.ceil(elementCount(parameter) / 64) * 64, 0);
+      return [hostNames.weights(`bank ${number}`), Math.max(1, Math.ceil(elements / unit)) * unit];
+    }),
+  );
+}
+
 /** Declares weights and, for training, gradients and optimizer state of `parameters`. */
 export function makeBanks(graph: Graph, parameters: readonly Parameter[], options: BankOptions): ParameterBank[] {
-  const { training, bucketElements, data } = options;
-  return buckets(parameters, bucketElements).map((group, number) => {
+  const { training } = options;
+  const unit = bankUnit(options);
+  return buckets(parameters, options).map((group, number) => {
     const name = `bank ${number}`;
-    const unit = 64 * (options.zero > 0 ? data.size : 1);
     const declare = (role: Role, prefix: string) => {
       const tensors = group.map((p) => graph.tensor(`${prefix}${p.name}`, p.shape, role));
       return { tensors, flat: graph.bank(`${prefix}${name}`, role, tensors, unit) };
@@ -121,7 +157,7 @@ function optimizerShard(
   gradients: Tensor,
   options: BankOptions,
 ): OptimizerShard {
-  const { data, zero } = options;
+  const { data, zero, offload } = options;
   const share = bank.length / data.size;
   const owned = zero > 0 ? { start: data.index * share, length: share } : { start: 0, length: bank.length };
   const state = (prefix: string, role: Role) =>
@@ -130,17 +166,17 @@ function optimizerShard(
       role,
       bank.members.map(({ parameter }) => graph.tensor(`${prefix}${parameter.name}`, parameter.shape, role)),
     );
-  const sharded = zero > 0 && data.size > 1;
+  const moments: Role = offload ? "activation" : "optimizer";
   const firstPlain = bank.members.findIndex(({ parameter }) => !parameter.decay);
   const decayed = firstPlain < 0 ? bank.length : bank.offsets[firstPlain];
   const own = zero > 0 || data.index === 0 ? [owned] : [];
   const counted = own.flatMap((run) => clip(run, countedRuns(bank, options)));
   return {
     owned,
-    weights: sharded ? state("shard of ", "optimizer") : weights,
-    gradients: sharded ? graph.tensor(`gradient shard of ${bank.name}`, [owned.length], "gradient") : gradients,
-    firstMoment: state("first moment of ", "optimizer"),
-    secondMoment: state("second moment of ", "optimizer"),
+    weights: zero > 0 ? state("shard of ", "optimizer") : weights,
+    gradients: zero > 0 ? graph.tensor(`gradient shard of ${bank.name}`, [owned.length], "gradient") : gradients,
+    firstMoment: state("first moment of ", moments),
+    secondMoment: state("second moment of ", moments),
     decayed: Math.min(owned.length, Math.max(0, decayed - owned.start)),
     counted: counted.map(({ start, length }) => ({ start: start - owned.start, length })),
   };
@@ -168,12 +204,19 @@ function countedRuns(bank: BareBank, options: BankOptions): Run[] {
   });
 }
 
-/** Appends the collectives that make the sum over all ranks of a bank's gradients, once they are complete on each. */
-export function reduceGradients(graph: Graph, bank: ParameterBank, part: ModelPart, options: BankOptions): void {
-  const { gradients, optimizer } = bank;
-  if (!gradients || !optimizer) return;
-  const add = (group: string, run: Run, more: Partial<CollectiveAttributes> = {}) =>
-    graph.add(collective, [gradients], { kind: "allReduce", group, ...run, last: true, ...more }, {
+/**
+ * Appends the collectives that make `gradients` (flat, of all of a bank) the sum over the ranks of other groups than
+ * `data`, once they are complete on each.
+ */
+export function reduceInside(
+  graph: Graph,
+  bank: ParameterBank,
+  gradients: Tensor,
+  options: BankOptions,
+  more: Partial<CollectiveAttributes>,
+): void {
+  const add = (group: string, run: Run) =>
+    graph.add(collective, [gradients], { kind: "allReduce", group, ...run, ...more }, {
       name: `all-reduce of ${bank.name} over ${group}`,
       outputs: [gradients],
     });
@@ -185,22 +228,31 @@ export function reduceGradients(graph: Graph, bank: ParameterBank, part: ModelPa
       add("keyValue", { start: start + row * width, length: rows * width });
     }
     // Each rank has seen its share of the rows only. (Embeddings see all.)
-    if (part.sequenceParallel && !parameter.split && parameter.unit > 0 && needsRows(parameter)) {
+    if (options.sequenceParallel && !parameter.split && parameter.unit > 0 && needsRows(parameter)) {
       add("tensor", { start, length: elementCount(parameter) });
     }
-    if (parameter.name === options.tiedCopy || parameter.name === options.tiedOriginal) {
-      add("tied", { start, length: elementCount(parameter) });
-    }
+    const tied = parameter.name === options.tiedCopy || parameter.name === options.tiedOriginal;
+    if (tied && options.zero < 2) add("tied", { start, length: elementCount(parameter) });
   });
+}
+
+/** Appends what makes a bank's gradients, complete on each rank, the sum over all ranks: once in a step. */
+export function reduceGradients(graph: Graph, bank: ParameterBank, options: BankOptions): void {
+  const { gradients, optimizer } = bank;
+  if (!gradients || !optimizer) return;
+  reduceInside(graph, bank, gradients, options, { last: true });
   if (options.data.size === 1) return;
-  if (options.zero === 0) add("data", { start: 0, length: bank.length }, { deferred: true });
-  else {
-    graph.add(
-      collective,
-      [gradients],
-      { kind: "reduceScatter", group: "data", last: true, deferred: true, shape: [optimizer.owned.length] },
-      { name: `reduce-scatter of ${bank.name}`, outputs: [optimizer.gradients] },
-    );
+  const attributes = { group: "data", last: true, deferred: true } as const;
+  if (options.zero === 0) {
+    graph.add(collective, [gradients], { kind: "allReduce", ...attributes }, {
+      name: `all-reduce of ${bank.name} over data`,
+      outputs: [gradients],
+    });
+  } else {
+    graph.add(collective, [gradients], { kind: "reduceScatter", ...attributes, shape: [optimizer.owned.length] }, {
+      name: `reduce-scatter of ${bank.name}`,
+      outputs: [optimizer.gradients],
+    });
   }
 }
 

@@ -92,7 +92,10 @@ export async function prepareRun(given: GivenSettings, onEvent: (event: TrainEve
   if (settings.dropout > 0 && configuration.width % 4 !== 0) {
     throw new UserError(`--dropout needs a --width that is a multiple of 4, not ${configuration.width}`);
   }
-  for (let rank = 0; rank < worldSize(mesh); rank++) layoutOf(configuration, mesh, rank, settings, microBatchSize);
+  const layouts = Array.from(
+    { length: worldSize(mesh) },
+    (_, rank) => layoutOf(configuration!, mesh, rank, settings, microBatchSize),
+  );
   const rows = (microBatchSize ?? settings.batchSize) * sequenceLength / (settings.sequenceParallel ? mesh.tensor : 1);
   if (!Number.isInteger(rows)) {
     throw new UserError(
@@ -110,7 +113,7 @@ export async function prepareRun(given: GivenSettings, onEvent: (event: TrainEve
     run,
     tokenizerFiles: tokenizer.files(),
     dataHash: train.sha256,
-    jobs: makeExecutors(configuration, mesh, settings, rows * configuration.width).map((executor, rank) => ({
+    jobs: makeExecutors(configuration, mesh, settings, layouts, rows * configuration.width).map((executor, rank) => ({
       settings,
       configuration,
       sequenceLength,

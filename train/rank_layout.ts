@@ -16,7 +16,12 @@ export interface RankLayout {
   readonly total: number;
   /** Place among the ranks that share a batch. */
   readonly data: Shard;
-  readonly zero: 0 | 1;
+  /** What ranks that share a batch share out: 1: optimizer state; 2: gradients too; 3: parameters too. */
+  readonly zero: 0 | 1 | 2 | 3;
+  /** Activations that backward computes again. */
+  readonly recompute: "none" | "selective" | "block";
+  /** The optimizer's moments are in host memory. */
+  readonly offload: boolean;
   readonly bucketElements: number;
   /** Micro-batches under way at once, for each part. */
   readonly slots: number;
@@ -34,6 +39,8 @@ export function soleRank(configuration: ModelConfiguration): RankLayout {
     total: 1,
     data: { size: 1, index: 0 },
     zero: 0,
+    recompute: "none",
+    offload: false,
     bucketElements: Infinity,
     slots: 1,
     splitWeights: false,

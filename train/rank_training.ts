@@ -110,7 +110,7 @@ async function checkpoint(run: Run, step: number, sent: number): Promise<void> {
   const { model } = run;
   // Copies of the model have the same weights, and unless it is shared out the same optimizer state.
   const { data, zero } = model.model.layout;
-  if (data.index === 0) await model.saveInto("weights", (name) => places.get(name)!);
+  if (data.index === 0 || zero === 3) await model.saveInto("weights", (name) => places.get(name)!);
   if (data.index === 0 || zero > 0) {
     await model.saveInto("firstMoment", (name) => places.get(statePrefixes.firstMoment + name)!);
     await model.saveInto("secondMoment", (name) => places.get(statePrefixes.secondMoment + name)!);
@@ -263,6 +263,8 @@ async function trainOnDevice(
     const microBatch = chooseMicroBatch(device, job, options);
     model = await ModelProgram.create(device, { ...options, batch: microBatch }, executor);
     load(model, job);
+    // What ranks share in host memory is there from here on.
+    executor.group("world").sumNumbers([0]);
     post({
       type: "ready",
       device: device.capabilities.name,

@@ -110,7 +110,21 @@ export const trainOptions = {
   pipelineSchedule: choice("1f1b", scheduleNames, "order of forwards and backwards in a pipeline"),
   pipelineChunks: integer(2, 2, "with the interleaved schedule: parts of the model on each stage"),
   sequenceParallel: flag("with --tp: norms and residuals on a share of the rows each"),
-  zero: choice("0", ["0", "1"], "what data-parallel ranks share out: 1: optimizer state"),
+  zero: choice(
+    "0",
+    ["0", "1", "2", "3"],
+    "what data-parallel ranks share out: 1: optimizer state; 2: gradients too; 3: parameters too",
+  ),
+  recompute: choice(
+    "none",
+    ["none", "selective", "block"],
+    "activations computed again in backward instead of kept: norms and activation functions, or whole blocks",
+  ),
+  cpuOffload: choice("none", ["none", "optimizer"], "what is kept in host memory instead of on the GPU"),
+  balance: text(
+    "auto",
+    "how data-parallel ranks share a batch: auto (unequal GPUs by measured speed), even, or parts like 3:1",
+  ),
   bucketMb: number(25, { above: 0, most: 1024 }, "MB of gradients that are summed over ranks at a time"),
   stallTimeout: number(60, { above: 0 }, "seconds that a rank waits for another before the run is given up"),
   restarts: integer(0, 0, "times to go on from the last checkpoint after a crash"),
