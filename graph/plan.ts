@@ -48,6 +48,9 @@ export interface Plan {
   readonly totalBytes: number;
 }
 
+/** What the host reads and writes whether or not an op does. */
+const hostRoles: readonly Role[] = ["input", "constant", "output"];
+
 interface Life {
   block: number;
   bytes: number;
@@ -63,7 +66,7 @@ export function makePlan(graph: Graph, capabilities: Capabilities, chunkBytes = 
 
   const segments = new Map<string, Stretch[]>();
   const lives: Life[] = layout.blocks.map(({ bytes, owner }, block) => {
-    const kept = owner.role !== "activation";
+    const kept = hostRoles.includes(owner.role);
     return { block, bytes, first: kept ? 0 : Infinity, last: kept ? Infinity : -1 };
   });
   let time = 0;
@@ -75,8 +78,8 @@ export function makePlan(graph: Graph, capabilities: Capabilities, chunkBytes = 
       for (const tensor of [...op.inputs, ...op.outputs]) {
         for (const part of layout.parts[tensor.id]) {
           const life = lives[part.block];
-          // Used in two segments: who knows in what order these are run. It is kept.
-          if (life.first < begun) life.last = Infinity;
+          // Used in two segments: who knows in what order these are run. It is kept, and so is what is no activation.
+          if (life.first < begun || layout.blocks[part.block].owner.role !== "activation") life.last = Infinity;
           life.first = Math.min(life.first, time);
           life.last = Math.max(life.last, time);
         }

@@ -70,8 +70,11 @@ export class SharedMemoryExecutor implements CollectiveExecutor {
 
   /** Reads what this rank brings; the exchange is done at once, or returned if it can wait. */
   async execute(op: Op<CollectiveAttributes>, memory: TensorMemory): Promise<void | (() => Promise<void>)> {
-    const began = performance.now();
     this.status.doing(this.setup.rank, op.name);
+    // Reading back waits for the device: what that still computes is no time of the collective.
+    const { kind } = op.attributes;
+    if (kind !== "receive" && kind !== "fromHost") memory.device.drain();
+    const began = performance.now();
     const rest = await this.#begin(op, memory);
     this.milliseconds += performance.now() - began;
     if (!rest) return;

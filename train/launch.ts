@@ -10,6 +10,7 @@ import { elementCount } from "../graph/tensor.ts";
 import type { ModelConfiguration } from "../model/configuration.ts";
 import { families } from "../model/model.ts";
 import type { ExecutorSetup } from "../parallel/executor.ts";
+import { splitBatch } from "../parallel/balance.ts";
 import { type ChannelSetup, createChannel } from "../parallel/channel.ts";
 import { coordinatesOf, groupsOf, type Mesh, partsOf, rankAt, settleMesh, worldSize } from "../parallel/mesh.ts";
 import { type Action, assignSlots, makeSchedule } from "../parallel/schedules.ts";
@@ -17,8 +18,8 @@ import { createGroup, type GroupSetup } from "../parallel/shared_memory.ts";
 import { createStatusMemory } from "../parallel/status.ts";
 import { rankParameters } from "./bank_options.ts";
 import { sharedHostElements } from "./parameter_banks.ts";
-import type { RankLayout } from "./rank_layout.ts";
-import { statePrefixes } from "./model_program.ts";
+import type { Copy, RankLayout } from "./rank_layout.ts";
+import { statePrefixes } from "./model_state.ts";
 import type { CheckpointMemory } from "./rank_protocol.ts";
 import type { CompleteSettings } from "./settings.ts";
 
@@ -53,8 +54,10 @@ export interface LaunchPlan {
   readonly mesh: Mesh;
   /** Device of each rank. */
   readonly devices: readonly number[];
-  /** Sequences computed at a time; left to the rank if it is alone. */
-  readonly microBatchSize: number | undefined;
+  /** Sequences of a step that each data-parallel copy takes, and how many of them it computes at a time. */
+  readonly copies: readonly Copy[];
+  /** The shares follow the measured speeds. */
+  readonly rebalances: boolean;
 }
 
 /** Parts of the model on each stage. */
@@ -62,7 +65,12 @@ function chunksOf({ pipelineSchedule, pipelineChunks, pp }: CompleteSettings): n
   return pp > 1 && pipelineSchedule === "interleaved" ? pipelineChunks : 1;
 }
 
-/** Settles mesh and micro-batch. */
+/** Micro-batches of a step of a copy. */
+export function microBatchCount(share: number, microBatchSize: number): number {
+  return Math.ceil(share / microBatchSize);
+}
+
+/** Settles mesh, shares and micro-batches. */
 export function planLaunch(settings: CompleteSettings, selections: readonly Selection[]): LaunchPlan {
   const devices = parseDevices(settings.devices, selections);
   const mesh = settleMesh(devices.length, {
@@ -70,15 +78,43 @@ export function planLaunch(settings: CompleteSettings, selections: readonly Sele
     pipeline: settings.pp,
     ...(settings.dp === undefined ? {} : { data: settings.dp }),
   });
-  const { batchSize, microBatchSize, microBatches } = settings;
-  if (batchSize % mesh.data !== 0) {
+  const { balance, batchSize, zero } = settings;
+  const shares = splitBatch(balance, batchSize, mesh.data);
+  const rebalances = balance === "auto" && mesh.pipeline === 1 && Number(zero) < 2 &&
+    unequalCopies(mesh, devices, selections);
+  // A share that is to grow and shrink is made of small pieces.
+  const whole = rebalances ? Math.max(1, Math.floor(batchSize / mesh.data / 4)) : undefined;
+  const copies = shares.map((share) => ({ share, microBatchSize: microBatchOf(share, mesh, settings) ?? whole }))
+    .map((copy) => worldSize(mesh) > 1 ? { ...copy, microBatchSize: copy.microBatchSize ?? copy.share } : copy);
+  const counts = new Set(copies.map(({ share, microBatchSize = share }) => microBatchCount(share, microBatchSize)));
+  if (Number(zero) >= 2 && counts.size > 1) {
     throw new UserError(
-      `--batch-size ${batchSize} is no multiple of --dp ${mesh.data}: each copy takes as many sequences`,
+      `--zero ${zero} sums gradients in every micro-batch, so all copies need as many, not ${
+        [...counts].join(" and ")
+      }: ` +
+        `leave out --micro-batch-size, or use --balance even with a --batch-size that is a multiple of ${mesh.data}`,
     );
   }
-  const share = batchSize / mesh.data;
+  return { mesh, devices, copies, rebalances };
+}
+
+/** True if copies of the model are on devices of other kinds, or share them with other numbers of ranks. */
+function unequalCopies(mesh: Mesh, devices: readonly number[], selections: readonly Selection[]): boolean {
+  const kinds = Array.from({ length: mesh.data }, (_, data) => {
+    const own = devices.filter((_, rank) => coordinatesOf(mesh, rank).data === data);
+    return own.map((device) => {
+      const { name, deviceId } = selections[device].device ?? {};
+      return `${name} ${deviceId} ${devices.filter((other) => other === device).length}`;
+    }).sort().join();
+  });
+  return new Set(kinds).size > 1;
+}
+
+/** Sequences that a copy computes at a time, where flags or a pipeline decide it. */
+function microBatchOf(share: number, mesh: Mesh, settings: CompleteSettings): number | undefined {
+  const { batchSize, microBatchSize, microBatches, pipelineSchedule } = settings;
   const of = mesh.data > 1
-    ? `the ${share} sequences that each of ${mesh.data} copies takes`
+    ? `the ${share} sequences that ${settings.balance.includes(":") ? "one" : "each"} of ${mesh.data} copies takes`
     : `--batch-size ${batchSize}`;
   if (microBatchSize !== undefined && share % microBatchSize !== 0) {
     throw new UserError(`--micro-batch-size ${microBatchSize} does not divide ${of}`);
@@ -89,13 +125,13 @@ export function planLaunch(settings: CompleteSettings, selections: readonly Sele
   if (microBatches !== undefined && microBatchSize !== undefined && microBatches * microBatchSize !== share) {
     throw new UserError(`--micro-batches ${microBatches} of --micro-batch-size ${microBatchSize} do not make up ${of}`);
   }
-  if (microBatchSize !== undefined) return { mesh, devices, microBatchSize };
-  if (microBatches !== undefined) return { mesh, devices, microBatchSize: share / microBatches };
-  if (mesh.pipeline === 1) return { mesh, devices, microBatchSize: worldSize(mesh) > 1 ? share : undefined };
-  const unit = settings.pipelineSchedule === "interleaved" ? mesh.pipeline : 1;
+  if (microBatchSize !== undefined) return microBatchSize;
+  if (microBatches !== undefined) return share / microBatches;
+  if (mesh.pipeline === 1) return undefined;
+  const unit = pipelineSchedule === "interleaved" ? mesh.pipeline : 1;
   let count = Math.min(share, 4 * mesh.pipeline);
   while (count > 1 && (share % count !== 0 || count % unit !== 0)) count--;
-  return { mesh, devices, microBatchSize: share / count };
+  return share / count;
 }
 
 /** What this rank's stage does in a step, and in which slots. */
@@ -103,9 +139,9 @@ export function scheduleOf(
   mesh: Mesh,
   rank: number,
   settings: CompleteSettings,
-  microBatchSize: number,
+  { share, microBatchSize = share }: Copy,
 ): { actions: Action[]; slots: number[]; count: number } {
-  const microBatches = settings.batchSize / mesh.data / microBatchSize;
+  const microBatches = microBatchCount(share, microBatchSize);
   const chunks = chunksOf(settings);
   const all = makeSchedule(settings.pipelineSchedule, { stages: mesh.pipeline, microBatches, chunks });
   const actions = all[coordinatesOf(mesh, rank).pipeline];
@@ -118,7 +154,7 @@ export function layoutOf(
   mesh: Mesh,
   rank: number,
   settings: CompleteSettings,
-  microBatchSize: number | undefined,
+  copy: Copy,
 ): RankLayout {
   const { sequenceParallel, zero, recompute, cpuOffload, bucketMb, pipelineSchedule } = settings;
   const offload = cpuOffload === "optimizer";
@@ -136,7 +172,7 @@ export function layoutOf(
     recompute,
     offload,
     bucketElements: mesh.data > 1 || offload ? Math.max(64, Math.round(bucketMb * 1e6 / 4)) : Infinity,
-    slots: mesh.pipeline > 1 ? scheduleOf(mesh, rank, settings, microBatchSize!).count : 1,
+    slots: mesh.pipeline > 1 ? scheduleOf(mesh, rank, settings, copy).count : 1,
     splitWeights: mesh.pipeline > 1 && pipelineSchedule === "zero-bubble",
     world: worldSize(mesh),
   };
@@ -151,8 +187,8 @@ export function makeExecutors(
   mesh: Mesh,
   settings: CompleteSettings,
   layouts: readonly RankLayout[],
-  /** f32 elements of what passes between stages. */
-  hiddenElements: number,
+  /** Rows of what passes between stages, for each copy. */
+  rows: readonly number[],
 ): ExecutorSetup[] {
   const ranks = worldSize(mesh);
   const status = createStatusMemory(ranks);
@@ -188,7 +224,7 @@ export function makeExecutors(
       // Room for all that may be under way, so that two stages never wait to send to each other.
       const capacity = 2 * parts + 2;
       for (const [kind, from, to] of [["activations", before, behind], ["gradients", behind, before]] as const) {
-        const channel = createChannel(from, to, hiddenElements, capacity);
+        const channel = createChannel(from, to, rows[at.data] * configuration.width, capacity);
         for (const rank of [from, to]) setups[rank].channels[`${kind} ${index}`] = channel;
       }
     }

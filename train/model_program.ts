@@ -7,63 +7,18 @@ import { type AdamWStep, fillHyper } from "../kernels/adamw.ts";
 import { sortTokens } from "../kernels/embedding.ts";
 import { ropeTables } from "../kernels/rope.ts";
 import type { NamedTensor, TensorReader } from "../data/safetensors.ts";
-import { UserError } from "../errors.ts";
 import type { Device } from "../gpu/device.ts";
 import type { Run } from "../graph/collective.ts";
 import { assertFits } from "../graph/plan.ts";
 import type { CollectiveExecutor } from "../graph/executor.ts";
 import { Program } from "../graph/program.ts";
-import { elementCount, type Tensor } from "../graph/tensor.ts";
+import { elementCount } from "../graph/tensor.ts";
 import { initialValues } from "../model/model.ts";
-import type { ParameterSource } from "../model/parameters.ts";
 import { buildModelGraph, type ModelGraph, type ModelGraphOptions } from "./model_graph.ts";
-import { type RankLayout, segmentName } from "./rank_layout.ts";
+import { segmentName } from "./rank_layout.ts";
 import type { Action } from "../parallel/schedules.ts";
 import { hostNames, type ParameterBank, type TrainedParameter } from "./parameter_banks.ts";
-
-/** Which of a parameter's tensors is meant. */
-export type StateKind = "weights" | "gradient" | "firstMoment" | "secondMoment";
-
-/** Prefixes under which optimizer state is saved: PyTorch's names for AdamW's. */
-export const statePrefixes = { firstMoment: "exp_avg.", secondMoment: "exp_avg_sq." } as const;
-
-/** Where a kind of state of a bank is kept, and the elements of the bank that it covers. */
-interface StatePlace {
-  readonly run: Run;
-  readonly tensor: Tensor;
-  /** Name of the host memory that it is in instead of in the tensor. */
-  readonly host?: string;
-}
-
-function placeOf(bank: ParameterBank, kind: StateKind, { zero, offload }: RankLayout): StatePlace {
-  const whole = { start: 0, length: bank.length };
-  const { optimizer } = bank;
-  if (kind === "weights") {
-    return zero < 3 ? { tensor: bank.weights, run: whole } : { tensor: optimizer!.weights, run: optimizer!.owned };
-  }
-  if (!optimizer || !bank.gradients) throw new Error("Nothing is trained here");
-  if (kind === "gradient") {
-    return zero < 2 ? { tensor: bank.gradients, run: whole } : { tensor: optimizer.gradients, run: optimizer.owned };
-  }
-  const host = offload ? { host: hostNames[kind](bank.name) } : {};
-  return { tensor: optimizer[kind], run: optimizer.owned, ...host };
-}
-
-/** Calls `copy(from, to, length)` for each run that a source and a bank's flat array have in common. */
-function eachRun(
-  bank: ParameterBank,
-  member: number,
-  source: ParameterSource,
-  copy: (inSource: number, inBank: number, length: number) => void,
-): void {
-  const width = bank.members[member].parameter.shape[1] ?? 1;
-  const sourceWidth = source.shape[1] ?? 1;
-  const { rows, columns, row, column } = source;
-  const first = bank.offsets[member] + row * width + column;
-  const start = rows[0] * sourceWidth + columns[0];
-  if (columns[1] === width && columns[1] === sourceWidth) return copy(start, first, rows[1] * width);
-  for (let r = 0; r < rows[1]; r++) copy(start + r * sourceWidth, first + r * width, columns[1]);
-}
+import { checkShape, eachRun, placeOf, type StateKind, storedName } from "./model_state.ts";
 
 /** Which micro-batch of a step is staged. */
 export interface MicroBatch {
@@ -71,12 +26,6 @@ export interface MicroBatch {
   readonly step: number;
   /** Its first row among all of the step's. */
   readonly firstRow: number;
-}
-
-/** GPT-2's own files leave out the prefix that transformers writes today. */
-function storedName(reader: TensorReader, name: string): string {
-  const short = name.replace(/^transformer\./, "");
-  return !reader.tensors.has(name) && reader.tensors.has(short) ? short : name;
 }
 
 /** A model's program. */
@@ -311,17 +260,5 @@ export class ModelProgram {
   /** Frees the buffers. */
   destroy(): void {
     this.program.destroy();
-  }
-}
-
-function checkShape(reader: TensorReader, name: string, source: ParameterSource): void {
-  const entry = reader.tensors.get(name);
-  if (!entry) throw new UserError(`The checkpoint has no tensor ${name}: it is of another model`);
-  if (entry.shape.join() !== source.shape.join()) {
-    throw new UserError(
-      `Tensor ${name} of the checkpoint is [${entry.shape.join(", ")}], but the model's is [${
-        source.shape.join(", ")
-      }]`,
-    );
   }
 }

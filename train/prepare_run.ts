@@ -11,7 +11,7 @@ import { listSelections, preparedEnvironment, prepareEnvironment } from "../gpu/
 import { type ModelConfiguration, modelConfiguration, presets } from "../model/configuration.ts";
 import { openCheckpoint } from "./checkpoint.ts";
 import type { TrainEvent } from "./events.ts";
-import { worldSize } from "../parallel/mesh.ts";
+import { coordinatesOf, worldSize } from "../parallel/mesh.ts";
 import { layoutOf, makeCheckpointMemory, makeExecutors, planLaunch } from "./launch.ts";
 import type { RankJob } from "./rank_protocol.ts";
 import { makeRunFolder, nextRunFolder } from "./run_folder.ts";
@@ -55,7 +55,7 @@ export async function prepareRun(given: GivenSettings, onEvent: (event: TrainEve
   const settings = completeSettings(given, saved?.settings ?? {});
   const selections = listSelections();
   if (selections.length === 0) throw noDeviceError();
-  const { mesh, devices, microBatchSize } = planLaunch(settings, selections);
+  const { mesh, devices, copies, rebalances } = planLaunch(settings, selections);
   if (saved && firstStep >= settings.steps) {
     throw new UserError(`${resumeFolder} is at step ${firstStep} already: give --steps above it to go on`);
   }
@@ -92,12 +92,16 @@ export async function prepareRun(given: GivenSettings, onEvent: (event: TrainEve
   if (settings.dropout > 0 && configuration.width % 4 !== 0) {
     throw new UserError(`--dropout needs a --width that is a multiple of 4, not ${configuration.width}`);
   }
+  const copyOf = (rank: number) => copies[coordinatesOf(mesh, rank).data];
   const layouts = Array.from(
     { length: worldSize(mesh) },
-    (_, rank) => layoutOf(configuration!, mesh, rank, settings, microBatchSize),
+    (_, rank) => layoutOf(configuration!, mesh, rank, settings, copyOf(rank)),
   );
-  const rows = (microBatchSize ?? settings.batchSize) * sequenceLength / (settings.sequenceParallel ? mesh.tensor : 1);
-  if (!Number.isInteger(rows)) {
+  // Rows of a micro-batch on each rank of a tensor-parallel group.
+  const rows = copies.map(({ share, microBatchSize = share }) =>
+    microBatchSize * sequenceLength / (settings.sequenceParallel ? mesh.tensor : 1)
+  );
+  if (!rows.every(Number.isInteger)) {
     throw new UserError(
       `--sequence-parallel needs ${mesh.tensor} ranks to share the rows of a micro-batch evenly: choose another ` +
         `--micro-batch-size or --sequence-length`,
@@ -113,7 +117,7 @@ export async function prepareRun(given: GivenSettings, onEvent: (event: TrainEve
     run,
     tokenizerFiles: tokenizer.files(),
     dataHash: train.sha256,
-    jobs: makeExecutors(configuration, mesh, settings, layouts, rows * configuration.width).map((executor, rank) => ({
+    jobs: makeExecutors(configuration, mesh, settings, layouts, rows).map((executor, rank) => ({
       settings,
       configuration,
       sequenceLength,
@@ -124,7 +128,8 @@ export async function prepareRun(given: GivenSettings, onEvent: (event: TrainEve
       control,
       rank,
       mesh,
-      microBatchSize,
+      copies,
+      rebalances,
       executor,
       checkpoint,
       selection: selections[devices[rank]],

@@ -31,6 +31,14 @@ export interface RankLayout {
   readonly world: number;
 }
 
+/** What a data-parallel copy of the model takes of a batch. */
+export interface Copy {
+  /** Sequences of a step. */
+  readonly share: number;
+  /** Sequences computed at a time. Left to the rank if it is alone. */
+  readonly microBatchSize: number | undefined;
+}
+
 /** The layout of one rank alone. */
 export function soleRank(configuration: ModelConfiguration): RankLayout {
   return {

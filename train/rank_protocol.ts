@@ -10,6 +10,7 @@ import type { ModelConfiguration } from "../model/configuration.ts";
 import type { ExecutorSetup } from "../parallel/executor.ts";
 import type { Mesh } from "../parallel/mesh.ts";
 import { StoppedError } from "../parallel/status.ts";
+import type { Copy } from "./rank_layout.ts";
 import type { CompleteSettings } from "./settings.ts";
 
 /** What a rank is to do. Plain data. */
@@ -27,8 +28,10 @@ export interface RankJob {
   readonly control: SharedArrayBuffer;
   readonly rank: number;
   readonly mesh: Mesh;
-  /** Sequences computed at a time; chosen by the rank if left open, which a rank alone may. */
-  readonly microBatchSize: number | undefined;
+  /** What each data-parallel copy of the model takes of a batch at first; a rank alone may choose its micro-batch. */
+  readonly copies: readonly Copy[];
+  /** The shares follow the measured speeds. */
+  readonly rebalances: boolean;
   readonly executor: ExecutorSetup;
   /** The GPU to open, and the environment in which it is looked for. */
   readonly selection: Selection;
@@ -73,6 +76,7 @@ export type RankMessage =
     readonly milliseconds: number;
     readonly collectiveMilliseconds?: number;
   }
+  | { readonly type: "balance"; readonly step: number; readonly shares: readonly number[] }
   | { readonly type: "evaluation"; readonly step: number; readonly loss: number }
   | { readonly type: "checkpoint"; readonly step: number }
   | { readonly type: "done"; readonly step: number; readonly stopped: boolean }

@@ -4,7 +4,8 @@
  */
 
 import { openModelFolder, openSafetensors } from "../data/safetensors.ts";
-import { type ModelProgram, statePrefixes } from "./model_program.ts";
+import type { ModelProgram } from "./model_program.ts";
+import { statePrefixes } from "./model_state.ts";
 import type { RankJob } from "./rank_protocol.ts";
 
 /** Fills a model with initial weights, or with those (and the optimizer state) of a checkpoint. */

@@ -10,11 +10,14 @@ import type { Device } from "../gpu/device.ts";
 import { openDevice } from "../gpu/open.ts";
 import { describeBytes, makePlan, usableMemory } from "../graph/plan.ts";
 import { SharedMemoryExecutor } from "../parallel/executor.ts";
-import { layoutOf, scheduleOf } from "./launch.ts";
+import { apportion, rebalance } from "../parallel/balance.ts";
+import { coordinatesOf } from "../parallel/mesh.ts";
+import { layoutOf, microBatchCount, scheduleOf } from "./launch.ts";
 import { learningRateAt } from "./learning_rate.ts";
 import { buildModelGraph, type ModelGraphOptions } from "./model_graph.ts";
 import { slotIndex } from "./rank_layout.ts";
-import { ModelProgram, statePrefixes } from "./model_program.ts";
+import { ModelProgram } from "./model_program.ts";
+import { statePrefixes } from "./model_state.ts";
 import { firstNonFinite } from "./non_finite.ts";
 import { load } from "./rank_state.ts";
 import { controlSlots, type RankJob, type RankMessage } from "./rank_protocol.ts";
@@ -30,7 +33,8 @@ const slowdown = 3;
 
 /** Sequences computed at a time: what was asked for, or the largest divisor of the batch whose plan fits the device. */
 function chooseMicroBatch(device: Device, job: RankJob, options: Omit<ModelGraphOptions, "batch">): number {
-  if (job.microBatchSize !== undefined) return job.microBatchSize;
+  const { microBatchSize } = job.copies[options.layout!.data.index];
+  if (microBatchSize !== undefined) return microBatchSize;
   const { batchSize } = job.settings;
   const { memoryBytes } = device.capabilities;
   for (let size = batchSize; size > 1; size--) {
@@ -45,9 +49,8 @@ function chooseMicroBatch(device: Device, job: RankJob, options: Omit<ModelGraph
 interface Run {
   readonly job: RankJob;
   readonly executor: SharedMemoryExecutor;
-  /** Sequences of a step that this rank's copy of the model takes, and the first of them. */
-  readonly share: number;
-  readonly firstOfShare: number;
+  /** Sequences of a step that each copy of the model takes, in order. */
+  shares: readonly number[];
   /** What this rank's stage of a pipeline does. */
   readonly schedule: ReturnType<typeof scheduleOf> | undefined;
   readonly model: ModelProgram;
@@ -60,6 +63,14 @@ interface Run {
   readonly post: (message: RankMessage) => void;
   /** Told when the first steps, which compile and measure, are done. */
   readonly onSteady: () => void;
+}
+
+/** Sequences of a step that this rank's copy of the model takes, and the first of them. */
+function shareOf({ shares, model }: Run): { first: number; share: number; count: number } {
+  const { index } = model.model.layout.data;
+  const first = shares.slice(0, index).reduce((a, b) => a + b, 0);
+  const share = shares[index];
+  return { first, share, count: microBatchCount(share, model.model.options.batch) };
 }
 
 function beat(run: Run): void {
@@ -80,14 +91,15 @@ function sumOverRanks({ executor, job: { mesh } }: Run, ...values: number[]): nu
   return executor.group("world").sumNumbers(values).map((sum) => sum / mesh.tensor);
 }
 
-/** Mean loss over the validation samples, which the data-parallel ranks share out. */
+/** Mean loss over the validation samples, which the copies of the model share out as they do a batch. */
 async function evaluate(run: Run): Promise<number> {
   const { samplesPerEpoch } = run.validation;
-  const { size, index } = run.model.model.layout.data;
+  const { index } = run.model.model.layout.data;
+  const parts = apportion(samplesPerEpoch, run.shares, 0);
+  const begin = parts.slice(0, index).reduce((a, b) => a + b, 0);
   run.model.beginStep(1);
-  for (let first = 0; first < samplesPerEpoch; first += run.microBatch * size) {
-    const own = first + index * run.microBatch;
-    fill(run, run.validation, own, Math.max(0, samplesPerEpoch - own));
+  for (let done = 0; done < parts[index]; done += run.microBatch) {
+    fill(run, run.validation, begin + done, parts[index] - done);
     await run.model.evaluate(run.tokens, run.targets);
     beat(run);
   }
@@ -123,8 +135,10 @@ async function checkpoint(run: Run, step: number, sent: number): Promise<void> {
 /** Fills the batch arrays with micro-batch `i` of this rank and uploads them. */
 function stage(run: Run, step: number, i: number, slot: number): void {
   const { settings: { batchSize, seed }, sequenceLength } = run.job;
-  const first = run.firstOfShare + i * run.microBatch;
-  fill(run, run.training, (step - 1) * batchSize + first, run.microBatch);
+  const { first: firstOfShare, share } = shareOf(run);
+  const done = i * run.microBatch;
+  const first = firstOfShare + done;
+  fill(run, run.training, (step - 1) * batchSize + first, share - done);
   run.model.stage(run.tokens, run.targets, { seed, step, firstRow: first * sequenceLength }, slot);
 }
 
@@ -142,7 +156,7 @@ async function trainStep(run: Run, step: number): Promise<void> {
     }
     return;
   }
-  const count = run.share / run.microBatch;
+  const { count } = shareOf(run);
   for (let i = 0; i < count; i++) {
     stage(run, step, i, 0);
     await model.runWhole(i === count - 1);
@@ -157,7 +171,7 @@ async function failNonFinite(run: Run, step: number, loss: number, gradNorm: num
   // A pipeline's stages would have to go through the schedule again together: they are told apart by --pp 1.
   const where = layout.total > 1
     ? "run it with --pp 1 to learn where it first appeared"
-    : await firstNonFinite(run.model, run.share / run.microBatch, (i) => {
+    : await firstNonFinite(run.model, shareOf(run).count, (i) => {
       run.model.beginStep(batchSize * sequenceLength);
       stage(run, step, i, 0);
     });
@@ -165,6 +179,19 @@ async function failNonFinite(run: Run, step: number, loss: number, gradNorm: num
     `Training stopped at step ${step}: ${what}; ${where}. The weights were left as they were before the step: ` +
       `lower --learning-rate, or look at the data`,
   );
+}
+
+/** Steps between looks at how fast each copy is; the first look comes when the first steps are over. */
+const balanceInterval = 16;
+
+/** Shares a batch out anew if copies are unequally fast: `own` is the time that this rank computed in the last step, in ms. */
+function balance(run: Run, step: number, own: number): void {
+  const { job: { mesh, rank, firstStep }, executor, shares } = run;
+  if ((step - firstStep) % balanceInterval !== 4) return;
+  const { data, tensor } = coordinatesOf(mesh, rank);
+  const told = shares.map((_, copy) => copy === data && tensor === 0 ? own : 0);
+  run.shares = rebalance(shares, executor.group("world").sumNumbers(told));
+  if (run.shares !== shares) run.post({ type: "balance", step, shares: run.shares });
 }
 
 /** Trains until the last step or until asked to stop. */
@@ -204,6 +231,7 @@ async function loop(run: Run): Promise<{ step: number; stopped: boolean }> {
       const own = milliseconds - shared;
       if (own > slowdown * usual) model.program.recalibrate();
       usual = Math.min(usual, own);
+      if (job.rebalances) balance(run, step, own);
     }
     const last = stopped || step === settings.steps;
     if (last || (settings.evalInterval > 0 && step % settings.evalInterval === 0)) {
@@ -252,7 +280,8 @@ async function trainOnDevice(
     const limit = () =>
       steady ? settings.stallTimeout * 1e3 : Math.max(firstStepsMilliseconds, settings.stallTimeout * 1e3);
     const executor = new SharedMemoryExecutor(job.executor, limit);
-    const layout = layoutOf(configuration, mesh, rank, settings, job.microBatchSize);
+    const copy = job.copies[coordinatesOf(mesh, rank).data];
+    const layout = layoutOf(configuration, mesh, rank, settings, copy);
     const options = {
       configuration,
       sequenceLength,
@@ -272,13 +301,11 @@ async function trainOnDevice(
       bytes: model.program.plan.totalBytes,
       memory: describeBytes(model.program.plan),
     });
-    const share = settings.batchSize / mesh.data;
     return await loop({
       job,
       executor,
-      share,
-      firstOfShare: share * layout.data.index,
-      schedule: mesh.pipeline > 1 ? scheduleOf(mesh, rank, settings, microBatch) : undefined,
+      shares: job.copies.map(({ share }) => share),
+      schedule: mesh.pipeline > 1 ? scheduleOf(mesh, rank, settings, copy) : undefined,
       model,
       control,
       microBatch,

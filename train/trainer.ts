@@ -125,6 +125,13 @@ function coordinate(
             const tokensPerSecond = tokensPerStep / (milliseconds / 1e3);
             return tell({ event: "step", ...rest, tokens, tokensPerSecond, milliseconds });
           }
+          case "balance":
+            return tell({
+              event: "message",
+              message: `step ${data.step}: by their measured speeds the copies of the model take ${
+                data.shares.join(", ")
+              } of the ${settings.batchSize} sequences from here on`,
+            });
           case "evaluation":
             validationLoss = data.loss;
             return tell({ event: "evaluation", step: data.step, loss: data.loss });

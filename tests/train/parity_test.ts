@@ -29,6 +29,16 @@ const layouts: [string, string, Layout][] = [
   ["dp 2, zero 1", "Llama", { ranks: 2, zero: "1" }],
   ["dp 3, zero 1, small buckets", "GPT-2", { ranks: 3, zero: "1", bucketMb: 0.05 }],
   ["dp 2, micro-batches of 2", "GPT-2", { ranks: 2, microBatchSize: 2, bucketMb: 0.1 }],
+  ["dp 2, unequal", "GPT-2", { ranks: 2, balance: "3:1" }],
+  ["dp 3, unequal, zero 1, dropout", "Llama", {
+    ranks: 3,
+    balance: "1:4:2",
+    zero: "1",
+    microBatchSize: 1,
+    dropout: 0.1,
+  }],
+  ["dp 5, which does not divide the batch", "tied Llama", { ranks: 5 }],
+  ["dp 2, pp 2, unequal", "GPT-2", { ranks: 4, pp: 2, balance: "2:1", microBatches: 4 }],
   ["dp 2, zero 2", "GPT-2", { ranks: 2, zero: "2" }],
   ["dp 2, zero 2, small buckets, micro-batches of 2", "tied Llama", {
     ranks: 2,
@@ -170,29 +180,27 @@ Deno.test("every layout trains as one rank does", async (t) => {
   });
 });
 
-Deno.test("a checkpoint saved under one layout resumes under another with the same losses", () =>
+/** Layouts of the first and of the later steps. */
+const changes: [string, Layout, Layout][] = [
+  ["dp 2, pp 2, zero 1 → tp 2", { ranks: 4, pp: 2, microBatches: 3, zero: "1" }, { ranks: 2, tp: 2 }],
+  ["dp 2, zero 3, optimizer on the host → one rank", { ranks: 2, zero: "3", cpuOffload: "optimizer" }, { ranks: 1 }],
+  ["one rank → dp 3, zero 2", { ranks: 1 }, { ranks: 3, zero: "2", microBatchSize: 2 }],
+];
+
+Deno.test("a checkpoint saved under one layout resumes under another with the same losses", (t) =>
   inFolder(async (folder) => {
     const whole = await run(folder, "whole", { ranks: 1, ...models["GPT-2"] });
-    const first = await run(folder, "first", {
-      ranks: 4,
-      pp: 2,
-      microBatches: 3,
-      zero: "1",
-      ...models["GPT-2"],
-      steps: 5,
-    });
-    const later = { resume: first.checkpoint, steps: 10 };
-    const second = await run(folder, "second", {
-      ranks: 2,
-      pp: 1,
-      tp: 2,
-      zero: "0",
-      microBatches: undefined,
-      ...later,
-    });
-    [...first.losses, ...second.losses].forEach((loss, i) =>
-      assert.ok(Math.abs(loss / whole.losses[i] - 1) < 1e-4, `step ${i + 1}: ${loss} instead of ${whole.losses[i]}`)
-    );
+    for (const [name, before, after] of changes) {
+      await t.step(name, async () => {
+        const first = await run(folder, `${name} first`, { ...before, ...models["GPT-2"], steps: 5 });
+        const plain = { pp: 1, tp: 1, zero: "0", cpuOffload: "none", microBatches: undefined } as const;
+        const second = await run(folder, `${name} second`, { ...plain, ...after, resume: first.checkpoint });
+        [...first.losses, ...second.losses].forEach((loss, i) =>
+          assert.ok(Math.abs(loss / whole.losses[i] - 1) < 1e-4, `step ${i + 1}: ${loss} instead of ${whole.losses[i]}`)
+        );
+        assert.equal(first.losses.length + second.losses.length, 10);
+      });
+    }
   }));
 
 Deno.test("one layout gives the same bits twice", () =>
