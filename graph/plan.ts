@@ -198,7 +198,10 @@ export function assertFits(plan: Plan, memoryBytes: number | undefined): void {
   throw new UserError(
     `This run needs ${formatBytes(plan.totalBytes)} of device memory (${describeBytes(plan)}), ` +
       `but ${formatBytes(usableMemory * memoryBytes)} can be used; ` +
-      (activations ? "lower --micro-batch-size or --sequence-length" : "choose a smaller model (--layers, --width)"),
+      (activations
+        ? "lower --micro-batch-size or --sequence-length, or compute activations again (--recompute block)"
+        : "keep the optimizer in host memory (--cpu-offload optimizer), spread the model over GPUs (--zero 3, --pp, --tp), " +
+          "or choose a smaller one (--layers, --width)"),
   );
 }
 
