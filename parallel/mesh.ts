@@ -54,8 +54,11 @@ export function meshesOf(ranks: number): Mesh[] {
   return meshes;
 }
 
+/** Extents that are asked for; the others are left open. */
+export type AskedMesh = { readonly [K in keyof Mesh]?: Mesh[K] | undefined };
+
 /** The mesh that flags ask for, for so many ranks; what is left open becomes data-parallel. `UserError` if none fits. */
-export function settleMesh(ranks: number, asked: Partial<Mesh>): Mesh {
+export function settleMesh(ranks: number, asked: AskedMesh): Mesh {
   const { pipeline = 1, tensor = 1 } = asked;
   const data = asked.data ?? ranks / (pipeline * tensor);
   if (data * pipeline * tensor === ranks && Number.isInteger(data)) return { data, pipeline, tensor };
@@ -126,7 +129,7 @@ export function groupsOf(mesh: Mesh, rank: number, keyValueHeads: number): Map<s
     ["world", range(worldSize(mesh))],
     ["tensor", range(mesh.tensor).map((tensor) => rankAt(mesh, { ...own, tensor }))],
     ["data", range(mesh.data).map((data) => rankAt(mesh, { ...own, data }))],
-    ["tied", [0, mesh.pipeline - 1].map((pipeline) => rankAt(mesh, { ...own, pipeline }))],
+    ["tied", [...new Set([0, mesh.pipeline - 1])].map((pipeline) => rankAt(mesh, { ...own, pipeline }))],
   ]);
   if (mesh.tensor > keyValueHeads) {
     const copies = mesh.tensor / keyValueHeads;

@@ -11,9 +11,18 @@ import type { ModelConfiguration } from "../model/configuration.ts";
 import { families } from "../model/model.ts";
 import type { ExecutorSetup } from "../parallel/executor.ts";
 import { type ChannelSetup, createChannel } from "../parallel/channel.ts";
-import { coordinatesOf, groupsOf, type Mesh, partsOf, rankAt, settleMesh, worldSize } from "../parallel/mesh.ts";
+import {
+  type AskedMesh,
+  coordinatesOf,
+  groupsOf,
+  type Mesh,
+  partsOf,
+  rankAt,
+  settleMesh,
+  worldSize,
+} from "../parallel/mesh.ts";
 import { type Action, assignSlots, makeSchedule } from "../parallel/schedules.ts";
-import { createGroup, type GroupSetup } from "../parallel/shared_memory.ts";
+import { type Allocate, allocateShared, createGroup, type GroupSetup } from "../parallel/shared_memory.ts";
 import { createStatusMemory } from "../parallel/status.ts";
 import type { RankLayout } from "./rank_layout.ts";
 import { statePrefixes } from "./model_program.ts";
@@ -56,18 +65,29 @@ export interface LaunchPlan {
 }
 
 /** Parts of the model on each stage. */
-function chunksOf({ pipelineSchedule, pipelineChunks, pp }: CompleteSettings): number {
-  return pp > 1 && pipelineSchedule === "interleaved" ? pipelineChunks : 1;
+export function chunksOf({ pipelineSchedule, pipelineChunks }: CompleteSettings, mesh: Mesh): number {
+  return mesh.pipeline > 1 && pipelineSchedule === "interleaved" ? pipelineChunks : 1;
 }
 
 /** Settles mesh and micro-batch. */
 export function planLaunch(settings: CompleteSettings, selections: readonly Selection[]): LaunchPlan {
   const devices = parseDevices(settings.devices, selections);
-  const mesh = settleMesh(devices.length, {
-    tensor: settings.tp,
-    pipeline: settings.pp,
-    ...(settings.dp === undefined ? {} : { data: settings.dp }),
-  });
+  const mesh = settleMesh(devices.length, askedMesh(settings));
+  return { mesh, devices, microBatchSize: microBatchOf(mesh, settings) };
+}
+
+/** True if the settings say anything of the mesh; else the planner picks one. */
+export function asksForMesh({ dp, pp, tp }: CompleteSettings): boolean {
+  return dp !== undefined || pp !== undefined || tp !== undefined;
+}
+
+/** What the settings say of the mesh. */
+export function askedMesh({ dp, pp, tp }: CompleteSettings): AskedMesh {
+  return { data: dp, pipeline: pp, tensor: tp };
+}
+
+/** Sequences computed at a time; undefined, left to the rank, if it is alone. `UserError` if the batch cannot be shared so. */
+export function microBatchOf(mesh: Mesh, settings: CompleteSettings): number | undefined {
   const { batchSize, microBatchSize, microBatches } = settings;
   if (batchSize % mesh.data !== 0) {
     throw new UserError(
@@ -87,13 +107,28 @@ export function planLaunch(settings: CompleteSettings, selections: readonly Sele
   if (microBatches !== undefined && microBatchSize !== undefined && microBatches * microBatchSize !== share) {
     throw new UserError(`--micro-batches ${microBatches} of --micro-batch-size ${microBatchSize} do not make up ${of}`);
   }
-  if (microBatchSize !== undefined) return { mesh, devices, microBatchSize };
-  if (microBatches !== undefined) return { mesh, devices, microBatchSize: share / microBatches };
-  if (mesh.pipeline === 1) return { mesh, devices, microBatchSize: worldSize(mesh) > 1 ? share : undefined };
+  if (microBatchSize !== undefined) return microBatchSize;
+  if (microBatches !== undefined) return share / microBatches;
+  if (mesh.pipeline === 1) return worldSize(mesh) > 1 ? share : undefined;
   const unit = settings.pipelineSchedule === "interleaved" ? mesh.pipeline : 1;
   let count = Math.min(share, 4 * mesh.pipeline);
   while (count > 1 && (share % count !== 0 || count % unit !== 0)) count--;
-  return { mesh, devices, microBatchSize: share / count };
+  return share / count;
+}
+
+/** Rows of a micro-batch on each rank between the parts of a pipeline. `UserError` if they cannot be shared evenly. */
+export function hiddenRows(
+  mesh: Mesh,
+  { batchSize, sequenceParallel }: CompleteSettings,
+  microBatchSize: number | undefined,
+  sequenceLength: number,
+): number {
+  const rows = (microBatchSize ?? batchSize) * sequenceLength / (sequenceParallel ? mesh.tensor : 1);
+  if (Number.isInteger(rows)) return rows;
+  throw new UserError(
+    `--sequence-parallel needs ${mesh.tensor} ranks to share the rows of a micro-batch evenly: choose another ` +
+      `--micro-batch-size or --sequence-length`,
+  );
 }
 
 /** What this rank's stage does in a step, and in which slots. */
@@ -104,7 +139,7 @@ export function scheduleOf(
   microBatchSize: number,
 ): { actions: Action[]; slots: number[]; count: number } {
   const microBatches = settings.batchSize / mesh.data / microBatchSize;
-  const chunks = chunksOf(settings);
+  const chunks = chunksOf(settings, mesh);
   const all = makeSchedule(settings.pipelineSchedule, { stages: mesh.pipeline, microBatches, chunks });
   const actions = all[coordinatesOf(mesh, rank).pipeline];
   return { actions, ...assignSlots(actions) };
@@ -121,7 +156,7 @@ export function layoutOf(
   const { sequenceParallel, zero, bucketMb, pipelineSchedule } = settings;
   const { parts, indices, total } = partsOf(configuration, mesh, rank, {
     sequenceParallel,
-    chunks: chunksOf(settings),
+    chunks: chunksOf(settings, mesh),
   });
   return {
     parts,
@@ -139,13 +174,14 @@ export function layoutOf(
 /** f32 elements of an area of groups that exchange activations. */
 const activationElements = 2 ** 21;
 
-/** Memory of all groups and channels, as each rank sees it. */
+/** Memory of all groups and channels, as each rank sees it; a planner may have it counted instead of allocated. */
 export function makeExecutors(
   configuration: ModelConfiguration,
   mesh: Mesh,
   settings: CompleteSettings,
   /** f32 elements of what passes between stages. */
   hiddenElements: number,
+  allocate: Allocate = allocateShared,
 ): ExecutorSetup[] {
   const ranks = worldSize(mesh);
   const status = createStatusMemory(ranks);
@@ -157,12 +193,12 @@ export function makeExecutors(
     for (const [name, members] of groupsOf(mesh, rank, configuration.keyValueHeads)) {
       const key = `${name} ${members}`;
       const elements = members.length === 1 || name === "world" ? 1024 : name === "data" ? bucket : activationElements;
-      if (!made.has(key)) made.set(key, createGroup(members, elements));
+      if (!made.has(key)) made.set(key, createGroup(members, elements, allocate));
       groups[name] = made.get(key)!;
     }
     return { rank, status, groups, channels: {} as Record<string, ChannelSetup> };
   });
-  const parts = mesh.pipeline * chunksOf(settings);
+  const parts = mesh.pipeline * chunksOf(settings, mesh);
   for (let index = 1; index < parts; index++) {
     for (const { rank: behind } of setups) {
       const at = coordinatesOf(mesh, behind);
@@ -171,7 +207,7 @@ export function makeExecutors(
       // Room for all that may be under way, so that two stages never wait to send to each other.
       const capacity = 2 * parts + 2;
       for (const [kind, from, to] of [["activations", before, behind], ["gradients", behind, before]] as const) {
-        const channel = createChannel(from, to, hiddenElements, capacity);
+        const channel = createChannel(from, to, hiddenElements, capacity, allocate);
         for (const rank of [from, to]) setups[rank].channels[`${kind} ${index}`] = channel;
       }
     }
