@@ -65,7 +65,7 @@ export function settleMesh(ranks: number, asked: AskedMesh): Mesh {
   const valid = meshesOf(ranks).map((mesh) => `--dp ${mesh.data} --pp ${mesh.pipeline} --tp ${mesh.tensor}`);
   const given = `${asked.data === undefined ? "" : `--dp ${asked.data} `}--pp ${pipeline} --tp ${tensor}`;
   throw new UserError(
-    `${given} does not make up the ${ranks} rank${ranks === 1 ? "" : "s"} of --devices: choose ${valid.join(", or ")}`,
+    `${given} does not make up ${ranks} rank${ranks === 1 ? "" : "s"}: choose ${valid.join(", or ")}`,
   );
 }
 

@@ -40,28 +40,34 @@ export function collectiveBytes(op: Op<CollectiveAttributes>, groups: Groups): {
   return { read: bytesOf(x), write: bytesOf(op.outputs[0]) };
 }
 
-/** Seconds of a collective, others being there. */
-export function collectiveSeconds(op: Op<CollectiveAttributes>, groups: Groups, hardware: Hardware): number {
+/** Seconds of a collective: `now`, and `later` what may go on under the next dispatches. */
+export function collectiveSeconds(op: Op<CollectiveAttributes>, groups: Groups, hardware: Hardware) {
   const { read, write } = collectiveBytes(op, groups);
-  if (read + write === 0) return 0;
-  const { group, deferred } = op.attributes;
-  // What is deferred goes on under the next dispatches: nobody waits to meet.
-  const meeting = groups.has(group) && !deferred ? hardware.meetSeconds : 0;
-  return hardware.waitSeconds + meeting + read / hardware.readRate + write / hardware.writeRate;
+  if (read + write === 0) return { now: 0, later: 0 };
+  const now = hardware.waitSeconds + read / hardware.readRate;
+  const rest = write / hardware.writeRate;
+  // Channels hold what was sent: nobody meets there.
+  const meeting = groups.has(op.attributes.group) ? hardware.meetSeconds : 0;
+  return op.attributes.deferred ? { now, later: rest } : { now: now + rest + meeting, later: 0 };
 }
 
 /** Seconds of a segment for each micro-batch, and those that its collectives take once a step. */
 function segmentSeconds(stretches: readonly Stretch[] | undefined, groups: Groups, hardware: Hardware) {
   let each = 0;
   let once = 0;
+  let waiting = 0;
   for (const { dispatches, collective } of stretches ?? []) {
-    for (const dispatch of dispatches) each += dispatchSeconds(dispatch, hardware);
+    const work = dispatches.reduce((sum, dispatch) => sum + dispatchSeconds(dispatch, hardware), 0);
+    each += work;
+    once += Math.max(0, waiting - work);
+    waiting = 0;
     if (!collective) continue;
-    const seconds = collectiveSeconds(collective, groups, hardware);
-    if (collective.attributes.last) once += seconds;
-    else each += seconds;
+    const { now, later } = collectiveSeconds(collective, groups, hardware);
+    if (collective.attributes.last) once += now;
+    else each += now;
+    waiting = later;
   }
-  return { each, once };
+  return { each, once: once + waiting };
 }
 
 /** Times of a rank's work, in seconds. */

@@ -12,7 +12,7 @@ import type { Role } from "../graph/tensor.ts";
 import type { ModelConfiguration } from "../model/configuration.ts";
 import { channelBytes } from "../parallel/channel.ts";
 import type { ExecutorSetup } from "../parallel/executor.ts";
-import { coordinatesOf, groupsOf, type Mesh, meshesOf, worldSize } from "../parallel/mesh.ts";
+import { coordinatesOf, groupsOf, type Mesh, meshesOf, settleMesh, worldSize } from "../parallel/mesh.ts";
 import { makeSchedule, simulate } from "../parallel/schedules.ts";
 import { groupBytesPerMember } from "../parallel/shared_memory.ts";
 import { type RankTimes, rankTimes, slowestRanks } from "./cost_model.ts";
@@ -192,12 +192,17 @@ export function planMesh(request: PlanRequest, mesh: Mesh): PlannedMesh | Refuse
   return { mesh, reason, memory: true };
 }
 
-/** Plans every mesh of the ranks that the settings allow. */
+const axes = ["data", "pipeline", "tensor"] as const;
+
+/** Plans every mesh of the ranks that the settings allow. `UserError` if there is none. */
 export function surveyMeshes(request: PlanRequest): Survey {
-  const asked = Object.entries(askedMesh(request.settings)).filter(([, extent]) => extent !== undefined);
-  const meshes = meshesOf(request.hardware.length).filter((mesh) =>
-    asked.every(([axis, extent]) => mesh[axis as keyof Mesh] === extent)
+  const ranks = request.hardware.length;
+  const asked = askedMesh(request.settings);
+  const meshes = meshesOf(ranks).filter((mesh) =>
+    axes.every((axis) => asked[axis] === undefined || asked[axis] === mesh[axis])
   );
+  // Where there is none, this tells the meshes that there are.
+  if (meshes.length === 0) settleMesh(ranks, asked);
   const all = meshes.map((mesh) => planMesh(request, mesh));
   const planned = all.filter((one) => "seconds" in one).sort((a, b) => a.seconds - b.seconds);
   return { planned, refused: all.filter((one) => "reason" in one) };
@@ -228,9 +233,7 @@ export function pickOf({ planned, refused }: Survey): Pick {
   const [first, second] = planned;
   if (!first) {
     const reasons = refused.map(({ mesh, reason }) => `${nameMesh(mesh)}: ${reason}`).join("; ");
-    throw new UserError(
-      refused.length === 0 ? "No mesh has these --dp, --pp and --tp" : `No layout can train this: ${reasons}`,
-    );
+    throw new UserError(`No layout can train this: ${reasons}`);
   }
   const copies = refused.find(({ mesh, memory }) => memory && mesh.pipeline * mesh.tensor === 1);
   const changed = Object.entries(first.settings).map(([name, value]) => `--${flagName(name)} ${value}`);
