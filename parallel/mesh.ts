@@ -10,8 +10,11 @@ import { localSizes, type ModelPart, type Shard } from "../model/part.ts";
 
 /** Extents of the mesh; their product is the number of ranks. */
 export interface Mesh {
+  /** Copies of the model. */
   readonly data: number;
+  /** Stages of each copy. */
   readonly pipeline: number;
+  /** Ranks over which each block is split. */
   readonly tensor: number;
 }
 

@@ -9,13 +9,15 @@ import type { Selection } from "../gpu/select.ts";
 
 /** A rank's device in numbers. */
 export interface Hardware {
+  /** What plans depend on. */
   readonly capabilities: Capabilities;
   /** Floating-point operations per second in products of matrices. */
   readonly productFlops: number;
   /** Bytes per second that kernels move through device memory. */
   readonly memoryRate: number;
-  /** Bytes per second from device to host and from host to device. */
+  /** Bytes per second from device to host. */
   readonly readRate: number;
+  /** Bytes per second from host to device. */
   readonly writeRate: number;
   /** Overhead of a dispatch, in seconds. */
   readonly dispatchSeconds: number;

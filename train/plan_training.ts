@@ -19,6 +19,7 @@ import { type CompleteSettings, completeSettings, type GivenSettings } from "./s
 
 /** GPUs that are not here: all alike, one rank on each. */
 export interface DescribedGpus {
+  /** How many. */
   readonly ranks: number;
   /** Of each; no limit if left out. */
   readonly memoryBytes?: number;
@@ -38,7 +39,9 @@ export interface PlanOptions {
 
 /** A plan of a run. */
 export interface TrainingPlan {
+  /** All settings, as given or by default. */
   readonly settings: CompleteSettings;
+  /** The model. */
   readonly configuration: ModelConfiguration;
   /** Tokens of a sequence. */
   readonly sequenceLength: number;

@@ -33,14 +33,17 @@ export interface PlanRequest {
 
 /** A mesh that can train the model. */
 export interface PlannedMesh {
+  /** Its extents. */
   readonly mesh: Mesh;
-  /** Sequences computed at a time, and how often in a step. */
+  /** Sequences computed at a time. */
   readonly microBatchSize: number;
+  /** Micro-batches of a step, for each copy of the model. */
   readonly microBatches: number;
   /** Settings other than the given ones, without which it would not fit. */
   readonly settings: Partial<CompleteSettings>;
-  /** Of the rank that needs most device memory: bytes by role, and in all. */
+  /** Of the rank that needs most device memory: bytes by role. */
   readonly bytes: Readonly<Record<Role, number>>;
+  /** Of that rank: bytes of all buffers. */
   readonly totalBytes: number;
   /** The largest share of a rank in the host's memory through which ranks speak, in bytes. */
   readonly communicationBytes: number;
@@ -52,7 +55,9 @@ export interface PlannedMesh {
 
 /** A mesh that cannot. */
 export interface RefusedMesh {
+  /** Its extents. */
   readonly mesh: Mesh;
+  /** Why, as the user may read it. */
   readonly reason: string;
   /** True if only memory is missing. */
   readonly memory: boolean;
@@ -62,6 +67,7 @@ export interface RefusedMesh {
 export interface Survey {
   /** The fastest first. */
   readonly planned: readonly PlannedMesh[];
+  /** Those that cannot train the model. */
   readonly refused: readonly RefusedMesh[];
 }
 

@@ -22,6 +22,7 @@ export interface LayoutCheck {
   readonly layout: string;
   /** Largest relative difference of a loss from one rank's; undefined if the layout did not train. */
   readonly difference: number | undefined;
+  /** True if the difference is within the bound. */
   readonly passed: boolean;
   /** Why it did not train. */
   readonly failure: string | undefined;
@@ -29,9 +30,11 @@ export interface LayoutCheck {
 
 /** What came of all. */
 export interface Verification {
+  /** Largest relative difference that passes. */
   readonly bound: number;
   /** Losses of one rank: of each step, and of the validation behind them. */
   readonly losses: readonly number[];
+  /** One for each layout that was trained, in order. */
   readonly checks: readonly LayoutCheck[];
   /** Layouts that the model cannot have. */
   readonly leftOut: readonly { readonly layout: string; readonly reason: string }[];

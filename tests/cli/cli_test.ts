@@ -189,13 +189,13 @@ Deno.test("plan compares layouts and draws schedules, verify tells layouts that 
     const page = await muster(folder, "plan", ...gpus, "--layers", "2", "--batch-size", "6");
     assert.match(
       page.stdout,
-      /^\* +\d+ +\d+ +\d+ .*$[\s\S]*not possible\n +dp 4 .*\n[\s\S]*^\* .*: predicted .*\n  train with --dp/m,
+      /^\* +\d+ +\d+ +\d+ .*$[\s\S]*not possible\n +dp 4 .*\n[\s\S]*^\* .*: predicted .*\n +train with --dp/m,
     );
     for (const line of page.stdout.split("\n")) assert.ok(line.length <= 120, line);
 
     const layouts = "tp 2, dp 2 seed 3";
     const { code, stdout } = await muster(folder, "verify", "--layouts", layouts, "--steps", "2", "--layers", "2");
-    assert.match(stdout, /^tp 2 .* 0\.0001  ok\ndp 2 seed 3 .* 0\.0001  FAILED\n1 passed, 1 failed\n$/m);
+    assert.match(stdout, /^tp 2 .* 0\.0001 +ok\ndp 2 seed 3 .* 0\.0001 +FAILED\n1 passed, 1 failed\n$/m);
     assert.equal(code, 1);
   }));
 
