@@ -1,7 +1,8 @@
 /**
  * Muster trains language models on GPUs through WebGPU, with kernels written in WGSL.
  *
- * The functions here are those of the command line: `train`, `generate`, `evaluate`, `prepare`, `listDevices`; and the
+ * The functions here are those of the command line: `train`, `generate`, `evaluate`, `prepare`, `listDevices`,
+ * `planTraining`, `verifyLayouts`; and the
  * parts beneath, for trainers of your own: a graph of ops, its plan and program on a device, models as graphs.
  *
  * `train` runs in a Worker that is started from Muster's own module. In a program bundled into one file that module is
@@ -35,6 +36,13 @@ export { type DatasetDescription, prepare, type PrepareOptions } from "./data/pr
 export { loadTokenizer, type Tokenizer } from "./data/tokenizer.ts";
 export type { AdapterFacts, DeviceDescription } from "./gpu/list.ts";
 export { listDevices } from "./train/devices.ts";
+export { type DescribedGpus, type PlanOptions, planTraining, type TrainingPlan } from "./train/plan_training.ts";
+export type { Pick, PlannedMesh, RefusedMesh, Survey } from "./train/planner.ts";
+export type { Hardware } from "./train/hardware.ts";
+export { type LayoutCheck, type Verification, verifyLayouts, type VerifyOptions } from "./train/verify.ts";
+export type { Mesh } from "./parallel/mesh.ts";
+export type { Capabilities } from "./gpu/capabilities.ts";
+export type { Role } from "./graph/tensor.ts";
 export {
   type ModelConfiguration,
   modelConfiguration,

@@ -3,7 +3,7 @@
 import { Command, CommanderError } from "commander";
 import { nearest } from "../data/dataset.ts";
 import { UserError } from "../errors.ts";
-import { describeOptions, isSwitch, settingNames } from "../train/settings.ts";
+import { describeOptions, type GivenSettings, isSwitch, type SettingName, settingNames } from "../train/settings.ts";
 import { version } from "../train/version.ts";
 import { print, report } from "./output.ts";
 import type { Options } from "./values.ts";
@@ -17,6 +17,66 @@ function command(program: Command, name: string, summary: string, examples: stri
     .allowExcessArguments(false);
 }
 
+/** Adds the flags of settings, from their table; `others` are defaults other than those of training. */
+function addSettings(target: Command, wanted: readonly SettingName[], others: GivenSettings = {}): Command {
+  describeOptions().forEach(({ flag, help, fallback }, i) => {
+    const name = settingNames[i];
+    if (!wanted.includes(name)) return;
+    const argument = isSwitch(name) ? flag.split(" ")[0] : flag.replace(/ ([^<].*)$/, " <$1>");
+    const value = name in others ? String(others[name]) : fallback;
+    target.option(argument, value ? `${help} (default: ${value})` : help);
+  });
+  return target;
+}
+
+/** Settings that neither bytes nor time of a step depend on. */
+const unplanned: readonly SettingName[] = [
+  "steps",
+  "learningRate",
+  "minLearningRate",
+  "warmupSteps",
+  "lrSchedule",
+  "weightDecay",
+  "beta1",
+  "beta2",
+  "epsilon",
+  "clip",
+  "seed",
+  "evalInterval",
+  "evalBatches",
+  "checkpointInterval",
+  "keep",
+  "out",
+  "resume",
+  "stallTimeout",
+  "restarts",
+  "quiet",
+  "verbose",
+];
+
+/** Settings of a run that only checks layouts; its model is small unless they say otherwise. */
+const verified: readonly SettingName[] = [
+  "devices",
+  "steps",
+  "data",
+  "tokenizer",
+  "model",
+  "init",
+  "family",
+  "layers",
+  "heads",
+  "kvHeads",
+  "width",
+  "sequenceLength",
+  "batchSize",
+  "learningRate",
+  "dropout",
+  "seed",
+  "bucketMb",
+  "stallTimeout",
+  "json",
+];
+
 function trainCommand(program: Command, run: (action: () => Promise<number>) => void): void {
   const train = program.command("train")
     .description("train a model; with no flags, a small one on Moby-Dick")
@@ -27,10 +87,7 @@ function trainCommand(program: Command, run: (action: () => Promise<number>) => 
       "\nExamples:\n  muster train\n  muster train --data my.txt --layers 6 --width 256 --steps 5000\n" +
         "  muster train --resume runs/1 --steps 2000\n  muster train --init ./gpt2 --tokenizer gpt2 --data notes/ --learning-rate 3e-5",
     );
-  describeOptions().forEach(({ flag, help, fallback }, i) => {
-    const argument = isSwitch(settingNames[i]) ? flag.split(" ")[0] : flag.replace(/ ([^<].*)$/, " <$1>");
-    train.option(argument, fallback ? `${help} (default: ${fallback})` : help);
-  });
+  addSettings(train, settingNames);
   train.action((options: Options) =>
     run(async () => await (await import("./train.ts")).trainCommand(options, Deno.args))
   );
@@ -85,6 +142,27 @@ function build(run: (action: () => Promise<number>) => void): Command {
   ])
     .option("--json", "print as JSON")
     .action((options: Options) => run(async () => await (await import("./devices.ts")).devicesCommand(options)));
+  const plan = command(program, "plan", "compare the layouts of several GPUs in bytes and time, and pick one", [
+    "muster plan --model gpt2-355m --tokenizer gpt2 --batch-size 16",
+    "muster plan --model gpt2-1558m --tokenizer gpt2 --batch-size 32 --ranks 8 --memory 24GiB --tflops 20",
+    "muster plan --pipeline-schedule 1f1b --pp 4 --micro-batches 8 --draw",
+  ])
+    .option("--config <file>", "settings from a TOML or JSON file; flags go before them")
+    .option("--ranks <n>", "plan for so many GPUs that are not here, instead of --devices")
+    .option("--memory <size>", "with --ranks: memory of each GPU, like 24GiB (default: no limit)")
+    .option("--tflops <n>", "with --ranks: float32 rate of each GPU as its maker states it, in TFLOP/s (default: 10)")
+    .option("--vocab-size <n>", "token ids (default: those of the prepared --data, or of --tokenizer)")
+    .option("--draw", "only draw the pipeline schedule's timeline: --pp stages (4), --micro-batches (twice as many)");
+  addSettings(plan, settingNames.filter((name) => !unplanned.includes(name)))
+    .action((options: Options) => run(async () => await (await import("./plan.ts")).planCommand(options)));
+  const verify = command(program, "verify", "train a few steps on many layouts and compare each with one rank", [
+    "muster verify",
+    "muster verify --devices 0,0,0,0",
+    'muster verify --layouts "dp 2 zero 1, pp 2 zero-bubble" --model llama-1m --steps 3',
+  ])
+    .option("--layouts <list>", 'all that the ranks allow, or some, like "dp 2 zero 1, pp 2 gpipe" (default: all)');
+  addSettings(verify, verified, { steps: 5, learningRate: 1e-3, data: "a short text of its own" })
+    .action((options: Options) => run(async () => await (await import("./verify.ts")).verifyCommand(options)));
   command(program, "plot", "draw a run's loss curve, in the terminal and as SVG", [
     "muster plot runs/1",
     "muster plot runs/1 --svg loss.svg",

@@ -16,7 +16,7 @@ import type { Options } from "./values.ts";
 const sampleTokens = 200;
 
 /** Settings of the command line and of `--config`. */
-async function readSettings(options: Options): Promise<GivenSettings> {
+export async function readSettings(options: Options): Promise<GivenSettings> {
   const { config, ...flags } = options;
   const fromFlags = parseSettings(flags, "flags");
   const fromFile = config === undefined ? {} : await readSettingsFile(String(config));

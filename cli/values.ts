@@ -33,7 +33,29 @@ export function numberOption(
 export function optionalNumber(
   options: Options,
   name: string,
-  range: { least?: number; whole?: boolean },
+  range: { least?: number; most?: number; whole?: boolean },
 ): number | undefined {
   return options[name] === undefined ? undefined : numberOption(options, name, range);
+}
+
+const units: Readonly<Record<string, number>> = {
+  b: 1,
+  kb: 1e3,
+  mb: 1e6,
+  gb: 1e9,
+  tb: 1e12,
+  kib: 2 ** 10,
+  mib: 2 ** 20,
+  gib: 2 ** 30,
+  tib: 2 ** 40,
+};
+
+/** Bytes written with a unit, like `24GiB`; undefined where the option was not given. */
+export function bytesOption(options: Options, name: string): number | undefined {
+  const given = options[name];
+  if (given === undefined) return undefined;
+  const [, number, unit] = /^\s*(\d+(?:\.\d+)?)\s*([a-z]+)\s*$/i.exec(String(given)) ?? [];
+  const bytes = Number(number) * (units[unit?.toLowerCase()] ?? NaN);
+  if (bytes > 0) return bytes;
+  throw new UserError(`--${name} is ${JSON.stringify(given)}, but must be a size with its unit, like 24GiB or 8GB`);
 }

@@ -74,7 +74,7 @@ export async function requestSelected(
 }
 
 /** Memory that may be used, as the driver tells. */
-function memoryOf(selection: Selection | undefined): number | undefined {
+export function memoryOf(selection: Selection | undefined): number | undefined {
   const device = selection?.device;
   if (!device || device.memoryBytes === 0) return undefined;
   return device.freeBytes ?? device.memoryBytes;

@@ -181,8 +181,8 @@ export function formatBytes(bytes: number): string {
 }
 
 /** `weights 3.2 MiB, gradients 3.2 MiB, …`: what a plan needs, part by part, largest first. */
-export function describeBytes(plan: Plan): string {
-  return (Object.entries(plan.bytes) as [Role, number][])
+export function describeBytes({ bytes }: Pick<Plan, "bytes">): string {
+  return (Object.entries(bytes) as [Role, number][])
     .filter(([, bytes]) => bytes >= 1024)
     .sort((a, b) => b[1] - a[1])
     .map(([role, bytes]) => `${partNames[role]} ${formatBytes(bytes)}`).join(", ");

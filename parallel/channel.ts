@@ -3,7 +3,7 @@
  * @module
  */
 
-import { awaitCounter, type WaitLimit } from "./shared_memory.ts";
+import { allocateShared, awaitCounter, type WaitLimit } from "./shared_memory.ts";
 import type { RunStatus } from "./status.ts";
 
 /** Plain data from which both ends are made. */
@@ -20,9 +20,20 @@ export interface ChannelSetup {
 const headerBytes = 128;
 const counters = { sent: 0, taken: 16 } as const;
 
+/** Bytes of a channel's memory. */
+export function channelBytes({ elements, capacity }: Pick<ChannelSetup, "elements" | "capacity">): number {
+  return headerBytes + elements * capacity * 4;
+}
+
 /** Memory for a channel. */
-export function createChannel(from: number, to: number, elements: number, capacity: number): ChannelSetup {
-  return { from, to, elements, capacity, memory: new SharedArrayBuffer(headerBytes + elements * capacity * 4) };
+export function createChannel(
+  from: number,
+  to: number,
+  elements: number,
+  capacity: number,
+  allocate = allocateShared,
+): ChannelSetup {
+  return { from, to, elements, capacity, memory: allocate(channelBytes({ elements, capacity })) };
 }
 
 /** One end of a channel. */

@@ -10,8 +10,11 @@ import { localSizes, type ModelPart, type Shard } from "../model/part.ts";
 
 /** Extents of the mesh; their product is the number of ranks. */
 export interface Mesh {
+  /** Copies of the model. */
   readonly data: number;
+  /** Stages of each copy. */
   readonly pipeline: number;
+  /** Ranks over which each block is split. */
   readonly tensor: number;
 }
 
@@ -54,15 +57,18 @@ export function meshesOf(ranks: number): Mesh[] {
   return meshes;
 }
 
+/** Extents that are asked for; the others are left open. */
+export type AskedMesh = { readonly [K in keyof Mesh]?: Mesh[K] | undefined };
+
 /** The mesh that flags ask for, for so many ranks; what is left open becomes data-parallel. `UserError` if none fits. */
-export function settleMesh(ranks: number, asked: Partial<Mesh>): Mesh {
+export function settleMesh(ranks: number, asked: AskedMesh): Mesh {
   const { pipeline = 1, tensor = 1 } = asked;
   const data = asked.data ?? ranks / (pipeline * tensor);
   if (data * pipeline * tensor === ranks && Number.isInteger(data)) return { data, pipeline, tensor };
   const valid = meshesOf(ranks).map((mesh) => `--dp ${mesh.data} --pp ${mesh.pipeline} --tp ${mesh.tensor}`);
   const given = `${asked.data === undefined ? "" : `--dp ${asked.data} `}--pp ${pipeline} --tp ${tensor}`;
   throw new UserError(
-    `${given} does not make up the ${ranks} rank${ranks === 1 ? "" : "s"} of --devices: choose ${valid.join(", or ")}`,
+    `${given} does not make up ${ranks} rank${ranks === 1 ? "" : "s"}: choose ${valid.join(", or ")}`,
   );
 }
 
@@ -126,7 +132,7 @@ export function groupsOf(mesh: Mesh, rank: number, keyValueHeads: number): Map<s
     ["world", range(worldSize(mesh))],
     ["tensor", range(mesh.tensor).map((tensor) => rankAt(mesh, { ...own, tensor }))],
     ["data", range(mesh.data).map((data) => rankAt(mesh, { ...own, data }))],
-    ["tied", [0, mesh.pipeline - 1].map((pipeline) => rankAt(mesh, { ...own, pipeline }))],
+    ["tied", [...new Set([0, mesh.pipeline - 1])].map((pipeline) => rankAt(mesh, { ...own, pipeline }))],
   ]);
   if (mesh.tensor > keyValueHeads) {
     const copies = mesh.tensor / keyValueHeads;

@@ -126,6 +126,9 @@ export interface ActionCosts {
   readonly weights: number;
 }
 
+/** The same where stages differ. */
+export type StageCosts = (stage: number, action: Action) => number;
+
 /** An action in time. */
 export interface TimedAction {
   readonly stage: number;
@@ -141,9 +144,10 @@ export interface TimedAction {
 export function simulate(
   schedule: readonly (readonly Action[])[],
   { stages, chunks }: ScheduleOptions,
-  costs: ActionCosts,
+  costs: ActionCosts | StageCosts,
 ): { total: number; bubble: number; timeline: TimedAction[] } {
   const parts = stages * chunks;
+  const costOf: StageCosts = typeof costs === "function" ? costs : (_, { kind }) => costs[kind];
   const done = new Map<string, number>();
   const key = (kind: string, part: number, microBatch: number) => `${kind} ${part} ${microBatch}`;
   const timeline: TimedAction[] = [];
@@ -164,8 +168,8 @@ export function simulate(
           : [key("forward", part, microBatch), ...(part < parts - 1 ? [key("backward", part + 1, microBatch)] : [])];
         if (!needs.every((need) => done.has(need))) break;
         const start = Math.max(free[stage], ...needs.map((need) => done.get(need)!));
-        const end = start + costs[kind];
-        busy += costs[kind];
+        const end = start + costOf(stage, action);
+        busy += end - start;
         free[stage] = end;
         done.set(key(kind, part, microBatch), end);
         timeline.push({ stage, action, start, end });

@@ -25,11 +25,22 @@ const blockElements = 4096;
 /** Waits look up this often, in ms, whether the run has failed. */
 const lookMilliseconds = 200;
 
+/** Gives memory of so many bytes. */
+export type Allocate = (bytes: number) => SharedArrayBuffer;
+
+/** Zeroed memory. */
+export const allocateShared: Allocate = (bytes) => new SharedArrayBuffer(bytes);
+
+/** Bytes of a group's memory, for each of its members. */
+export function groupBytesPerMember({ areaElements }: Pick<GroupSetup, "areaElements">): number {
+  return counterWords * 4 + 2 * areaElements * 4;
+}
+
 /** Memory for a group. */
-export function createGroup(members: readonly number[], areaElements: number): GroupSetup {
+export function createGroup(members: readonly number[], areaElements: number, allocate = allocateShared): GroupSetup {
   const elements = Math.ceil(areaElements / 64) * 64;
-  const bytes = members.length * (counterWords * 4 + 2 * elements * 4);
-  return { members, memory: new SharedArrayBuffer(bytes), areaElements: elements };
+  const memory = allocate(members.length * groupBytesPerMember({ areaElements: elements }));
+  return { members, memory, areaElements: elements };
 }
 
 /** Waits until the counter `words[index]`, which `other` moves, has reached `value`. */

@@ -3,10 +3,29 @@
  * @module
  */
 
+import { MachineError } from "../errors.ts";
 import { describeDevices, type DeviceDescription } from "../gpu/list.ts";
-import { describeInWorker } from "./rank.ts";
+import { preparedEnvironment, prepareEnvironment, type Selection } from "../gpu/select.ts";
+import type { Hardware } from "./hardware.ts";
+import { describeInWorker, measureInWorker } from "./rank.ts";
 
 /** All GPUs, each opened once in a Worker of its own, one after another. */
 export function listDevices(): Promise<DeviceDescription[]> {
   return describeDevices(describeInWorker);
+}
+
+/** How fast the GPUs of these indices are at a model of `width`, each opened and measured once, one after another. */
+export async function measureDevices(
+  selections: readonly Selection[],
+  indices: readonly number[],
+  width: number,
+): Promise<Map<number, Hardware>> {
+  prepareEnvironment(selections);
+  const found = new Map<number, Hardware>();
+  for (const index of new Set(indices)) {
+    const measured = await measureInWorker({ selection: selections[index], environment: preparedEnvironment() }, width);
+    if ("reason" in measured) throw new MachineError(`GPU ${index} cannot be measured: ${measured.reason}`);
+    found.set(index, measured);
+  }
+  return found;
 }

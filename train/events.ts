@@ -14,6 +14,8 @@ export type TrainEvent =
     readonly device: string;
     /** Layout of several ranks, in words. */
     readonly mesh?: string;
+    /** What was picked and why, where no layout was asked for. */
+    readonly pick?: string;
     readonly parameters: number;
     readonly vocabularySize: number;
     readonly microBatchSize: number;

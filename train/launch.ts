@@ -10,11 +10,10 @@ import { elementCount } from "../graph/tensor.ts";
 import type { ModelConfiguration } from "../model/configuration.ts";
 import { families } from "../model/model.ts";
 import type { ExecutorSetup } from "../parallel/executor.ts";
-import { splitBatch } from "../parallel/balance.ts";
 import { type ChannelSetup, createChannel } from "../parallel/channel.ts";
-import { coordinatesOf, groupsOf, type Mesh, partsOf, rankAt, settleMesh, worldSize } from "../parallel/mesh.ts";
+import { type AskedMesh, coordinatesOf, groupsOf, type Mesh, partsOf, rankAt, worldSize } from "../parallel/mesh.ts";
 import { type Action, assignSlots, makeSchedule } from "../parallel/schedules.ts";
-import { createGroup, type GroupSetup } from "../parallel/shared_memory.ts";
+import { type Allocate, allocateShared, createGroup, type GroupSetup } from "../parallel/shared_memory.ts";
 import { createStatusMemory } from "../parallel/status.ts";
 import { rankParameters } from "./bank_options.ts";
 import { sharedHostElements } from "./parameter_banks.ts";
@@ -22,6 +21,7 @@ import type { Copy, RankLayout } from "./rank_layout.ts";
 import { statePrefixes } from "./model_state.ts";
 import type { CheckpointMemory } from "./rank_protocol.ts";
 import type { CompleteSettings } from "./settings.ts";
+import { microBatchCount } from "./share_batch.ts";
 
 /**
  * Devices of all ranks: `all` (real GPUs, or where there are none the software drivers), `0,2`, or `0,0` for two ranks on
@@ -49,89 +49,19 @@ export function parseDevices(text: string, selections: readonly Selection[]): nu
   return indices;
 }
 
-/** What all ranks together do. */
-export interface LaunchPlan {
-  readonly mesh: Mesh;
-  /** Device of each rank. */
-  readonly devices: readonly number[];
-  /** Sequences of a step that each data-parallel copy takes, and how many of them it computes at a time. */
-  readonly copies: readonly Copy[];
-  /** The shares follow the measured speeds. */
-  readonly rebalances: boolean;
-}
-
 /** Parts of the model on each stage. */
-function chunksOf({ pipelineSchedule, pipelineChunks, pp }: CompleteSettings): number {
-  return pp > 1 && pipelineSchedule === "interleaved" ? pipelineChunks : 1;
+export function chunksOf({ pipelineSchedule, pipelineChunks }: CompleteSettings, mesh: Mesh): number {
+  return mesh.pipeline > 1 && pipelineSchedule === "interleaved" ? pipelineChunks : 1;
 }
 
-/** Micro-batches of a step of a copy. */
-export function microBatchCount(share: number, microBatchSize: number): number {
-  return Math.ceil(share / microBatchSize);
+/** True if the settings say anything of the mesh; else the planner picks one. */
+export function asksForMesh({ dp, pp, tp }: CompleteSettings): boolean {
+  return dp !== undefined || pp !== undefined || tp !== undefined;
 }
 
-/** Settles mesh, shares and micro-batches. */
-export function planLaunch(settings: CompleteSettings, selections: readonly Selection[]): LaunchPlan {
-  const devices = parseDevices(settings.devices, selections);
-  const mesh = settleMesh(devices.length, {
-    tensor: settings.tp,
-    pipeline: settings.pp,
-    ...(settings.dp === undefined ? {} : { data: settings.dp }),
-  });
-  const { balance, batchSize, zero } = settings;
-  const shares = splitBatch(balance, batchSize, mesh.data);
-  const rebalances = balance === "auto" && mesh.pipeline === 1 && Number(zero) < 2 &&
-    unequalCopies(mesh, devices, selections);
-  // A share that is to grow and shrink is made of small pieces.
-  const whole = rebalances ? Math.max(1, Math.floor(batchSize / mesh.data / 4)) : undefined;
-  const copies = shares.map((share) => ({ share, microBatchSize: microBatchOf(share, mesh, settings) ?? whole }))
-    .map((copy) => worldSize(mesh) > 1 ? { ...copy, microBatchSize: copy.microBatchSize ?? copy.share } : copy);
-  const counts = new Set(copies.map(({ share, microBatchSize = share }) => microBatchCount(share, microBatchSize)));
-  if (Number(zero) >= 2 && counts.size > 1) {
-    throw new UserError(
-      `--zero ${zero} sums gradients in every micro-batch, so all copies need as many, not ${
-        [...counts].join(" and ")
-      }: ` +
-        `leave out --micro-batch-size, or use --balance even with a --batch-size that is a multiple of ${mesh.data}`,
-    );
-  }
-  return { mesh, devices, copies, rebalances };
-}
-
-/** True if copies of the model are on devices of other kinds, or share them with other numbers of ranks. */
-function unequalCopies(mesh: Mesh, devices: readonly number[], selections: readonly Selection[]): boolean {
-  const kinds = Array.from({ length: mesh.data }, (_, data) => {
-    const own = devices.filter((_, rank) => coordinatesOf(mesh, rank).data === data);
-    return own.map((device) => {
-      const { name, deviceId } = selections[device].device ?? {};
-      return `${name} ${deviceId} ${devices.filter((other) => other === device).length}`;
-    }).sort().join();
-  });
-  return new Set(kinds).size > 1;
-}
-
-/** Sequences that a copy computes at a time, where flags or a pipeline decide it. */
-function microBatchOf(share: number, mesh: Mesh, settings: CompleteSettings): number | undefined {
-  const { batchSize, microBatchSize, microBatches, pipelineSchedule } = settings;
-  const of = mesh.data > 1
-    ? `the ${share} sequences that ${settings.balance.includes(":") ? "one" : "each"} of ${mesh.data} copies takes`
-    : `--batch-size ${batchSize}`;
-  if (microBatchSize !== undefined && share % microBatchSize !== 0) {
-    throw new UserError(`--micro-batch-size ${microBatchSize} does not divide ${of}`);
-  }
-  if (microBatches !== undefined && share % microBatches !== 0) {
-    throw new UserError(`--micro-batches ${microBatches} does not divide ${of}`);
-  }
-  if (microBatches !== undefined && microBatchSize !== undefined && microBatches * microBatchSize !== share) {
-    throw new UserError(`--micro-batches ${microBatches} of --micro-batch-size ${microBatchSize} do not make up ${of}`);
-  }
-  if (microBatchSize !== undefined) return microBatchSize;
-  if (microBatches !== undefined) return share / microBatches;
-  if (mesh.pipeline === 1) return undefined;
-  const unit = pipelineSchedule === "interleaved" ? mesh.pipeline : 1;
-  let count = Math.min(share, 4 * mesh.pipeline);
-  while (count > 1 && (share % count !== 0 || count % unit !== 0)) count--;
-  return share / count;
+/** What the settings say of the mesh. */
+export function askedMesh({ dp, pp, tp }: CompleteSettings): AskedMesh {
+  return { data: dp, pipeline: pp, tensor: tp };
 }
 
 /** What this rank's stage does in a step, and in which slots. */
@@ -139,10 +69,10 @@ export function scheduleOf(
   mesh: Mesh,
   rank: number,
   settings: CompleteSettings,
-  { share, microBatchSize = share }: Copy,
+  copy: Copy,
 ): { actions: Action[]; slots: number[]; count: number } {
-  const microBatches = microBatchCount(share, microBatchSize);
-  const chunks = chunksOf(settings);
+  const microBatches = microBatchCount(copy);
+  const chunks = chunksOf(settings, mesh);
   const all = makeSchedule(settings.pipelineSchedule, { stages: mesh.pipeline, microBatches, chunks });
   const actions = all[coordinatesOf(mesh, rank).pipeline];
   return { actions, ...assignSlots(actions) };
@@ -160,7 +90,7 @@ export function layoutOf(
   const offload = cpuOffload === "optimizer";
   const { parts, indices, total } = partsOf(configuration, mesh, rank, {
     sequenceParallel,
-    chunks: chunksOf(settings),
+    chunks: chunksOf(settings, mesh),
   });
   return {
     parts,
@@ -181,14 +111,15 @@ export function layoutOf(
 /** f32 elements of an area of groups that exchange activations. */
 const activationElements = 2 ** 21;
 
-/** Memory of all groups and channels, as each rank sees it. */
+/** Memory of all groups and channels, as each rank sees it; a planner may have it counted instead of allocated. */
 export function makeExecutors(
   configuration: ModelConfiguration,
   mesh: Mesh,
   settings: CompleteSettings,
   layouts: readonly RankLayout[],
-  /** Rows of what passes between stages, for each copy. */
+  /** Rows of what passes between stages, for each copy: `hiddenRows`. */
   rows: readonly number[],
+  allocate: Allocate = allocateShared,
 ): ExecutorSetup[] {
   const ranks = worldSize(mesh);
   const status = createStatusMemory(ranks);
@@ -201,7 +132,7 @@ export function makeExecutors(
     const key = groupsOf(mesh, rank, configuration.keyValueHeads).get("data")!.join();
     if (!memories.has(key)) {
       const made = [...sharedHostElements(parameters, options)];
-      memories.set(key, Object.fromEntries(made.map(([name, n]) => [name, new SharedArrayBuffer(4 * n)])));
+      memories.set(key, Object.fromEntries(made.map(([name, n]) => [name, allocate(4 * n)])));
     }
     return memories.get(key)!;
   };
@@ -210,12 +141,12 @@ export function makeExecutors(
     for (const [name, members] of groupsOf(mesh, rank, configuration.keyValueHeads)) {
       const key = `${name} ${members}`;
       const elements = members.length === 1 || name === "world" ? 1024 : name === "data" ? bucket : activationElements;
-      if (!made.has(key)) made.set(key, createGroup(members, elements));
+      if (!made.has(key)) made.set(key, createGroup(members, elements, allocate));
       groups[name] = made.get(key)!;
     }
     return { rank, status, groups, channels: {} as Record<string, ChannelSetup>, hostMemories: memoriesOf(rank) };
   });
-  const parts = mesh.pipeline * chunksOf(settings);
+  const parts = mesh.pipeline * chunksOf(settings, mesh);
   for (let index = 1; index < parts; index++) {
     for (const { rank: behind } of setups) {
       const at = coordinatesOf(mesh, behind);
@@ -224,7 +155,7 @@ export function makeExecutors(
       // Room for all that may be under way, so that two stages never wait to send to each other.
       const capacity = 2 * parts + 2;
       for (const [kind, from, to] of [["activations", before, behind], ["gradients", behind, before]] as const) {
-        const channel = createChannel(from, to, rows[at.data] * configuration.width, capacity);
+        const channel = createChannel(from, to, rows[at.data] * configuration.width, capacity, allocate);
         for (const rank of [from, to]) setups[rank].channels[`${kind} ${index}`] = channel;
       }
     }

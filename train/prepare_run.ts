@@ -8,19 +8,24 @@ import { loadTokenizer } from "../data/tokenizer.ts";
 import { UserError } from "../errors.ts";
 import { noDeviceError } from "../gpu/open.ts";
 import { listSelections, preparedEnvironment, prepareEnvironment } from "../gpu/select.ts";
-import { type ModelConfiguration, modelConfiguration, presets } from "../model/configuration.ts";
 import { openCheckpoint } from "./checkpoint.ts";
 import type { TrainEvent } from "./events.ts";
-import { coordinatesOf, worldSize } from "../parallel/mesh.ts";
-import { layoutOf, makeCheckpointMemory, makeExecutors, planLaunch } from "./launch.ts";
+import { coordinatesOf, type Mesh, settleMesh, worldSize } from "../parallel/mesh.ts";
+import { nominalHardware, shareHardware } from "./hardware.ts";
+import { askedMesh, asksForMesh, layoutOf, makeCheckpointMemory, makeExecutors, parseDevices } from "./launch.ts";
+import { describePick, pickLayout } from "./planner.ts";
 import type { RankJob } from "./rank_protocol.ts";
+import { type LoadedModel, settleModel } from "./run_model.ts";
 import { makeRunFolder, nextRunFolder } from "./run_folder.ts";
 import { type CompleteSettings, completeSettings, type GivenSettings } from "./settings.ts";
+import { hiddenRows, shareBatch, unequalCopies } from "./share_batch.ts";
 
 /** Everything about a run that is settled before a device is touched. */
 export interface PreparedRun {
   readonly settings: CompleteSettings;
   readonly run: string;
+  /** The layout that was picked, and why, where none was asked for. */
+  readonly pick: string | undefined;
   /** One for each rank. */
   readonly jobs: readonly RankJob[];
   readonly tokenizerFiles: Readonly<Record<string, string>>;
@@ -40,7 +45,7 @@ export async function prepareRun(given: GivenSettings, onEvent: (event: TrainEve
   let saved: SavedState | undefined;
   let resumeFolder: string | undefined;
   let firstStep = 0;
-  let configuration: ModelConfiguration | undefined;
+  let loaded: LoadedModel | undefined;
   if (given.resume !== undefined) {
     const checkpoint = await openCheckpoint(given.resume);
     checkpoint.close();
@@ -50,12 +55,22 @@ export async function prepareRun(given: GivenSettings, onEvent: (event: TrainEve
     saved = checkpoint.trainer as unknown as SavedState;
     resumeFolder = checkpoint.folder;
     firstStep = checkpoint.trainer.step;
-    configuration = checkpoint.configuration;
+    loaded = {
+      configuration: checkpoint.configuration,
+      where: given.resume,
+      sequenceLength: saved.sequenceLength,
+    };
   }
-  const settings = completeSettings(given, saved?.settings ?? {});
+  let settings = completeSettings(given, saved?.settings ?? {});
   const selections = listSelections();
   if (selections.length === 0) throw noDeviceError();
-  const { mesh, devices, copies, rebalances } = planLaunch(settings, selections);
+  const devices = parseDevices(settings.devices, selections);
+  const shareOut = (mesh: Mesh, limit?: number) =>
+    shareBatch(mesh, settings, { unequal: unequalCopies(mesh, devices, selections), limit });
+  const asked = devices.length === 1 || asksForMesh(settings)
+    ? settleMesh(devices.length, askedMesh(settings))
+    : undefined;
+  if (asked) shareOut(asked);
   if (saved && firstStep >= settings.steps) {
     throw new UserError(`${resumeFolder} is at step ${firstStep} already: give --steps above it to go on`);
   }
@@ -66,7 +81,7 @@ export async function prepareRun(given: GivenSettings, onEvent: (event: TrainEve
     const checkpoint = await openCheckpoint(settings.init);
     checkpoint.close();
     initFolder = checkpoint.folder;
-    configuration = checkpoint.configuration;
+    loaded = { configuration: checkpoint.configuration, where: settings.init };
   }
   const dataFolder = await resolveData(settings.data, { tokenizer: settings.tokenizer, onProgress });
   const dataset = openDataset(dataFolder);
@@ -78,35 +93,21 @@ export async function prepareRun(given: GivenSettings, onEvent: (event: TrainEve
         `or start anew from its weights with --init ${resumeFolder}`,
     );
   }
-  if (configuration) checkModel(configuration, settings, vocabularySize, given.resume ?? settings.init!);
-  const sequenceLength = settings.sequenceLength ??
-    (saved
-      ? saved.sequenceLength
-      : Math.min(1024, configuration?.maximumSequenceLength ?? presetLength(settings) ?? 64));
-  configuration ??= newConfiguration(settings, vocabularySize, sequenceLength);
-  if (sequenceLength > configuration.maximumSequenceLength) {
-    throw new UserError(
-      `--sequence-length ${sequenceLength} is longer than the model's ${configuration.maximumSequenceLength} positions`,
-    );
-  }
-  if (settings.dropout > 0 && configuration.width % 4 !== 0) {
-    throw new UserError(`--dropout needs a --width that is a multiple of 4, not ${configuration.width}`);
-  }
-  const copyOf = (rank: number) => copies[coordinatesOf(mesh, rank).data];
+  const { configuration, sequenceLength } = settleModel(settings, vocabularySize, loaded);
+  const pick = asked ? undefined : pickLayout({
+    configuration,
+    sequenceLength,
+    settings,
+    hardware: shareHardware(devices.map((index) => ({ index, hardware: nominalHardware(selections[index]) }))),
+  });
+  settings = { ...settings, ...pick?.settings };
+  const mesh = asked ?? pick!.mesh;
+  const { copies, rebalances } = shareOut(mesh, pick?.microBatchSize);
   const layouts = Array.from(
     { length: worldSize(mesh) },
-    (_, rank) => layoutOf(configuration!, mesh, rank, settings, copyOf(rank)),
+    (_, rank) => layoutOf(configuration, mesh, rank, settings, copies[coordinatesOf(mesh, rank).data]),
   );
-  // Rows of a micro-batch on each rank of a tensor-parallel group.
-  const rows = copies.map(({ share, microBatchSize = share }) =>
-    microBatchSize * sequenceLength / (settings.sequenceParallel ? mesh.tensor : 1)
-  );
-  if (!rows.every(Number.isInteger)) {
-    throw new UserError(
-      `--sequence-parallel needs ${mesh.tensor} ranks to share the rows of a micro-batch evenly: choose another ` +
-        `--micro-batch-size or --sequence-length`,
-    );
-  }
+  const rows = hiddenRows(mesh, settings, copies, sequenceLength);
   makeRunFolder(run);
   prepareEnvironment(selections);
   const control = new SharedArrayBuffer(64);
@@ -115,6 +116,7 @@ export async function prepareRun(given: GivenSettings, onEvent: (event: TrainEve
   return {
     settings,
     run,
+    pick: pick && describePick(pick),
     tokenizerFiles: tokenizer.files(),
     dataHash: train.sha256,
     jobs: makeExecutors(configuration, mesh, settings, layouts, rows).map((executor, rank) => ({
@@ -140,66 +142,4 @@ export async function prepareRun(given: GivenSettings, onEvent: (event: TrainEve
 
 function runOf(checkpointFolder: string): string | undefined {
   return /^(.*)\/checkpoints\/step-\d+\/?$/.exec(checkpointFolder)?.[1];
-}
-
-function presetOf(settings: CompleteSettings) {
-  if (settings.model === undefined) return undefined;
-  const preset = presets[settings.model];
-  if (!preset) {
-    throw new UserError(`There is no model ${settings.model}: choose one of ${Object.keys(presets).join(", ")}`);
-  }
-  return preset;
-}
-
-function presetLength(settings: CompleteSettings): number | undefined {
-  return presetOf(settings)?.maximumSequenceLength;
-}
-
-function newConfiguration(
-  settings: CompleteSettings,
-  vocabularySize: number,
-  sequenceLength: number,
-): ModelConfiguration {
-  const preset = presetOf(settings) ?? {};
-  const { layers, heads, kvHeads, width, family } = settings;
-  return modelConfiguration({
-    family,
-    ...preset,
-    // A width of its own makes other sizes of the preset meaningless.
-    ...(width !== undefined ? { width, hiddenWidth: undefined, headSize: undefined } : {}),
-    ...(layers !== undefined ? { layers } : {}),
-    ...(heads !== undefined ? { heads, keyValueHeads: kvHeads ?? heads } : {}),
-    ...(kvHeads !== undefined ? { keyValueHeads: kvHeads } : {}),
-    vocabularySize,
-    maximumSequenceLength: Math.max(sequenceLength, preset.maximumSequenceLength ?? 0),
-  });
-}
-
-/** A model that is loaded must be the one that the settings describe, and know the data's tokens. */
-function checkModel(
-  model: ModelConfiguration,
-  settings: CompleteSettings,
-  vocabularySize: number,
-  where: string,
-): void {
-  const asked = {
-    layers: settings.layers,
-    heads: settings.heads,
-    keyValueHeads: settings.kvHeads,
-    width: settings.width,
-  };
-  for (const [name, value] of Object.entries(asked)) {
-    const own = model[name as keyof typeof asked];
-    if (value !== undefined && value !== own) {
-      throw new UserError(
-        `The model in ${where} has ${name} ${own}, not ${value}: leave that setting out, or start a new run`,
-      );
-    }
-  }
-  if (vocabularySize > model.vocabularySize) {
-    throw new UserError(
-      `The data has ${vocabularySize} token ids, but the model in ${where} knows ${model.vocabularySize}: ` +
-        `prepare the data with the model's tokenizer (--tokenizer ${where})`,
-    );
-  }
 }

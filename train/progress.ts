@@ -33,12 +33,14 @@ export function formatCount(count: number): string {
 }
 
 function header(event: Extract<TrainEvent, { event: "start" }>): string[] {
-  const { config, device, mesh, parameters, vocabularySize, microBatchSize, bytes, memory, run, firstStep } = event;
+  const { config, device, mesh, pick, parameters, vocabularySize, microBatchSize, bytes, memory, run, firstStep } =
+    event;
   const c = config;
   const from = firstStep > 0 ? `, resumed at step ${firstStep}` : c.init ? `, from ${c.init}` : "";
   const batch = microBatchSize === c.batchSize ? "" : ` (${microBatchSize} at a time)`;
   return [
     `device   ${device}${mesh ? `; ${mesh}` : ""}`,
+    ...(pick ? [`layout   ${pick}`] : []),
     `model    ${c.model ?? c.family}, ${formatCount(parameters)} parameters${from}`,
     `data     ${c.data}, vocabulary ${formatCount(vocabularySize)} (${c.tokenizer})`,
     `batch    ${c.batchSize} sequences${batch}; ${c.steps} steps; ${c.lrSchedule} learning rate ${c.learningRate}`,

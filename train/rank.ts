@@ -1,5 +1,5 @@
 /**
- * A Worker with a device: a rank that trains, or one that only tells what its device is. A rank has one device, in a Worker
+ * A Worker with a device: a rank that trains, or one that only tells what its device is or does. A rank has one device, in a Worker
  * of its own. Its loop is straight-line code, since waiting for the device blocks the
  * thread; the coordinator is told by messages and speaks through shared memory.
  *
@@ -11,6 +11,7 @@
 import { messageOf } from "../errors.ts";
 import type { AdapterFacts } from "../gpu/list.ts";
 import type { Selection } from "../gpu/select.ts";
+import type { Hardware } from "./hardware.ts";
 import { packFailure, type RankJob, type RankMessage } from "./rank_protocol.ts";
 
 const workerName = "muster rank";
@@ -28,14 +29,17 @@ export function isRankWorker(): boolean {
   return "WorkerGlobalScope" in globalThis && String((globalThis as { name?: string }).name).startsWith(workerName);
 }
 
-/** What a Worker is to do: train, or open a device and describe it. */
+/** A device, and the environment in which it is found. */
+interface Place {
+  readonly selection: Selection;
+  readonly environment: Readonly<Record<string, string>>;
+}
+
+/** What a Worker is to do: train, or open a device and describe or measure it. */
 type Task =
   | { readonly kind: "train"; readonly job: RankJob }
-  | {
-    readonly kind: "describe";
-    readonly selection: Selection;
-    readonly environment: Readonly<Record<string, string>>;
-  };
+  | ({ readonly kind: "describe" } & Place)
+  | ({ readonly kind: "measure"; readonly width: number } & Place);
 
 function startWorker(name: string, task: Task): Worker {
   const worker = new Worker(import.meta.url, { type: "module", name: `${workerName} ${name}` });
@@ -48,38 +52,49 @@ export function startRank(index: number, job: RankJob): Worker {
   return startWorker(String(index), { kind: "train", job });
 }
 
-/** Time allowed for opening a device only to describe it, in ms. */
-const describeMilliseconds = 60_000;
+/** Time allowed for opening a device only to look at it, in ms. */
+const lookMilliseconds = 60_000;
+
+/** Has a Worker look at a device; tells what it found, or why the device cannot be opened. */
+function look<T>(task: Exclude<Task, { kind: "train" }>): Promise<T | { readonly reason: string }> {
+  return new Promise((resolve) => {
+    const worker = startWorker(task.kind, task);
+    const end = (found: T | { reason: string }) => {
+      clearTimeout(patience);
+      resolve(found);
+    };
+    const patience = setTimeout(() => {
+      worker.terminate();
+      end({ reason: "its driver did not answer within a minute" });
+    }, lookMilliseconds);
+    worker.onerror = (event) => {
+      event.preventDefault();
+      end({ reason: event.message });
+    };
+    worker.onmessage = ({ data }: MessageEvent<T | { reason: string }>) => end(data);
+  });
+}
 
 /** Opens a device in a Worker and tells what it offers, or why it cannot be opened. */
 export function describeInWorker(
   selection: Selection,
   environment: Readonly<Record<string, string>>,
 ): Promise<AdapterFacts | { readonly reason: string }> {
-  return new Promise((resolve) => {
-    const worker = startWorker("describe", { kind: "describe", selection, environment });
-    const end = (facts: AdapterFacts | { reason: string }) => {
-      clearTimeout(patience);
-      resolve(facts);
-    };
-    const patience = setTimeout(() => {
-      worker.terminate();
-      end({ reason: "its driver did not answer within a minute" });
-    }, describeMilliseconds);
-    worker.onerror = (event) => {
-      event.preventDefault();
-      end({ reason: event.message });
-    };
-    worker.onmessage = ({ data }: MessageEvent<AdapterFacts | { reason: string }>) => end(data);
-  });
+  return look({ kind: "describe", selection, environment });
+}
+
+/** Opens a device in a Worker and tells how fast it is at a model of `width`, or why it cannot be opened. */
+export function measureInWorker(place: Place, width: number): Promise<Hardware | { readonly reason: string }> {
+  return look({ kind: "measure", width, ...place });
 }
 
 if (isRankWorker()) {
   const scope = globalThis as unknown as WorkerScope;
   scope.onmessage = async ({ data }: MessageEvent<Task>) => {
-    const post = (message: RankMessage | AdapterFacts | { reason: string }) => scope.postMessage(message);
+    const post = (message: RankMessage | AdapterFacts | Hardware | { reason: string }) => scope.postMessage(message);
     try {
       if (data.kind === "train") await (await import("./rank_training.ts")).trainOnRank(data.job, post);
+      else if (data.kind === "measure") post(await (await import("./measure.ts")).measureHardware(data, data.width));
       else post(await (await import("../gpu/list.ts")).adapterFacts(data.selection, data.environment));
     } catch (error) {
       if (data.kind === "train") post({ type: "failed", failure: packFailure(error) });

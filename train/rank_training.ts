@@ -12,7 +12,8 @@ import { describeBytes, makePlan, usableMemory } from "../graph/plan.ts";
 import { SharedMemoryExecutor } from "../parallel/executor.ts";
 import { apportion, rebalance } from "../parallel/balance.ts";
 import { coordinatesOf } from "../parallel/mesh.ts";
-import { layoutOf, microBatchCount, scheduleOf } from "./launch.ts";
+import { layoutOf, scheduleOf } from "./launch.ts";
+import { microBatchCount } from "./share_batch.ts";
 import { learningRateAt } from "./learning_rate.ts";
 import { buildModelGraph, type ModelGraphOptions } from "./model_graph.ts";
 import { slotIndex } from "./rank_layout.ts";
@@ -70,7 +71,7 @@ function shareOf({ shares, model }: Run): { first: number; share: number; count:
   const { index } = model.model.layout.data;
   const first = shares.slice(0, index).reduce((a, b) => a + b, 0);
   const share = shares[index];
-  return { first, share, count: microBatchCount(share, model.model.options.batch) };
+  return { first, share, count: microBatchCount({ share, microBatchSize: model.model.options.batch }) };
 }
 
 function beat(run: Run): void {

@@ -82,7 +82,7 @@ function coordinate(
   tell: (event: TrainEvent) => void,
   signal?: AbortSignal,
 ): Promise<TrainResult> {
-  const { settings, run, jobs, tokenizerFiles, dataHash } = prepared;
+  const { settings, run, jobs, pick, tokenizerFiles, dataHash } = prepared;
   const [job] = jobs;
   const { configuration, sequenceLength, firstStep, mesh } = job;
   const control = new Int32Array(job.control);
@@ -110,6 +110,7 @@ function coordinate(
               run,
               device: [...new Set(all.map(({ device }) => device))].join(", "),
               ...(jobs.length > 1 ? { mesh: describeMesh(mesh) } : {}),
+              ...(pick === undefined ? {} : { pick }),
               parameters: parameterCount(configuration),
               vocabularySize: configuration.vocabularySize,
               microBatchSize: largest.microBatchSize,

@@ -57,7 +57,7 @@ Deno.test("muster help, --version and every command's --help work, with an examp
   inFolder(async (folder) => {
     assert.match((await muster(folder)).stdout, /train .*\n[\s\S]*generate/);
     assert.match((await muster(folder, "--version")).stdout, /^\d+\.\d+\.\d+\n$/);
-    for (const name of ["train", "prepare", "generate", "eval", "devices", "plot"]) {
+    for (const name of ["train", "prepare", "generate", "eval", "devices", "plan", "verify", "plot"]) {
       const { code, stdout } = await muster(folder, name, "--help");
       assert.equal(code, 0);
       assert.match(stdout, new RegExp(`Examples:\n  muster ${name}`));
@@ -86,6 +86,9 @@ Deno.test("mistakes end with one sentence on standard error, exit code 2, no sta
       ],
       [["eval", "--checkpoint", ".", "--data", "text.txt"], /holds no checkpoint/],
       [["plot", "."], /no metrics\.jsonl/],
+      [["plan", "--memory", "24GiB"], /say with --ranks how many/],
+      [["plan", "--ranks", "2", "--memory", "24"], /--memory is "24", but must be a size with its unit, like 24GiB/],
+      [["plan", "--ranks", "6", "--tp", "4"], /--tp 4 does not make up 6 ranks: choose --dp 6/],
     ];
     for (const [args, message] of cases) {
       const { code, stderr, stdout } = await muster(folder, ...args);
@@ -167,6 +170,33 @@ Deno.test("train --json, resume, eval, generate, plot and prepare work together 
     const plotted = await muster(folder, "plot", "run");
     assert.match(plotted.stdout, /step 6/);
     assert.match(Deno.readTextFileSync(`${folder}/run/loss.svg`), /^<svg [\s\S]*<\/svg>\n$/);
+  }));
+
+Deno.test("plan compares layouts and draws schedules, verify tells layouts that train differently", () =>
+  inFolder(async (folder) => {
+    const drawn = await muster(folder, "plan", "--pp", "4", "--micro-batches", "8", "--draw");
+    assert.match(drawn.stdout, /^stage 0 1 2 3 4 .*\n(stage \d .*\n){3}1f1b, 8 micro-batches: idle 27\.3%\n/);
+    const gpus = ["--ranks", "4", "--memory", "16GiB", "--tflops", "20"];
+    const told = await muster(folder, "plan", ...gpus, "--model", "gpt2-124m", "--vocab-size", "50257", "--json");
+    const { meshes, refused, pick, ranks } = JSON.parse(told.stdout);
+    assert.equal(meshes.length + refused.length, 6);
+    assert.equal(ranks[0].usableBytes, Math.floor(0.9 * 16 * 2 ** 30));
+    assert.deepEqual([pick.dp, pick.pp, pick.tp], [meshes[0].dp, meshes[0].pp, meshes[0].tp]);
+    const { total, communication: _, ...parts } = meshes[0].bytes;
+    // Activations, gradients and so on are packed into whole buffers, which their sum nearly fills.
+    const sum = (Object.values(parts) as number[]).reduce((a, b) => a + b);
+    assert.ok(Math.abs(sum / total - 1) < 0.01, `${sum} of ${total}`);
+    const page = await muster(folder, "plan", ...gpus, "--layers", "2", "--batch-size", "6");
+    assert.match(
+      page.stdout,
+      /^\* +\d+ +\d+ +\d+ .*$[\s\S]*not possible\n +dp 4 .*\n[\s\S]*^\* .*: predicted .*\n +train with --dp/m,
+    );
+    for (const line of page.stdout.split("\n")) assert.ok(line.length <= 120, line);
+
+    const layouts = "tp 2, dp 2 seed 3";
+    const { code, stdout } = await muster(folder, "verify", "--layouts", layouts, "--steps", "2", "--layers", "2");
+    assert.match(stdout, /^tp 2 .* 0\.0001 +ok\ndp 2 seed 3 .* 0\.0001 +FAILED\n1 passed, 1 failed\n$/m);
+    assert.equal(code, 1);
   }));
 
 Deno.test("an interrupt finishes the step, saves and exits with 0; what was saved resumes", () =>

@@ -1,0 +1,299 @@
+/**
+ * The planner: what each mesh of ranks would take in bytes and time, and which to take.
+ *
+ * Bytes are those of the very plans that the ranks make, so they are exact for the same device. A mesh takes the settings
+ * as given; where these do not fit in memory, smaller micro-batches, then stronger sharding and recomputation are tried.
+ * @module
+ */
+
+import { UserError } from "../errors.ts";
+import { formatBytes, makePlan, type Plan, usableMemory } from "../graph/plan.ts";
+import type { Role } from "../graph/tensor.ts";
+import type { ModelConfiguration } from "../model/configuration.ts";
+import { channelBytes } from "../parallel/channel.ts";
+import type { ExecutorSetup } from "../parallel/executor.ts";
+import { coordinatesOf, groupsOf, type Mesh, meshesOf, settleMesh, worldSize } from "../parallel/mesh.ts";
+import { makeSchedule, simulate } from "../parallel/schedules.ts";
+import { groupBytesPerMember } from "../parallel/shared_memory.ts";
+import { type RankTimes, rankTimes, slowestRanks } from "./cost_model.ts";
+import type { Hardware } from "./hardware.ts";
+import { rankParameters } from "./bank_options.ts";
+import { askedMesh, chunksOf, layoutOf, makeExecutors } from "./launch.ts";
+import { buildModelGraph } from "./model_graph.ts";
+import type { Copy, RankLayout } from "./rank_layout.ts";
+import { sharedHostElements } from "./parameter_banks.ts";
+import { type CompleteSettings, flagName, trainOptions } from "./settings.ts";
+import { hiddenRows, microBatchCount, shareBatch } from "./share_batch.ts";
+
+/** What is planned for. */
+export interface PlanRequest {
+  readonly configuration: ModelConfiguration;
+  /** Tokens of a sequence. */
+  readonly sequenceLength: number;
+  readonly settings: CompleteSettings;
+  /** The device of each rank. */
+  readonly hardware: readonly Hardware[];
+}
+
+/** A mesh that can train the model. */
+export interface PlannedMesh {
+  /** Its extents. */
+  readonly mesh: Mesh;
+  /** Sequences computed at a time. */
+  readonly microBatchSize: number;
+  /** Micro-batches of a step, for each copy of the model. */
+  readonly microBatches: number;
+  /** Settings other than the given ones, without which it would not fit. */
+  readonly settings: Partial<CompleteSettings>;
+  /** Of the rank that needs most device memory: bytes by role. */
+  readonly bytes: Readonly<Record<Role, number>>;
+  /** Of that rank: bytes of all buffers. */
+  readonly totalBytes: number;
+  /** The largest share of a rank in the host's memory through which ranks speak, in bytes. */
+  readonly communicationBytes: number;
+  /** Predicted time of a step. */
+  readonly seconds: number;
+  /** Share of the pipeline's time in which its stages are idle. */
+  readonly bubble: number;
+}
+
+/** A mesh that cannot. */
+export interface RefusedMesh {
+  /** Its extents. */
+  readonly mesh: Mesh;
+  /** Why, as the user may read it. */
+  readonly reason: string;
+  /** True if only memory is missing. */
+  readonly memory: boolean;
+}
+
+/** All meshes of some ranks. */
+export interface Survey {
+  /** The fastest first. */
+  readonly planned: readonly PlannedMesh[];
+  /** Those that cannot train the model. */
+  readonly refused: readonly RefusedMesh[];
+}
+
+/** The mesh to take. */
+export interface Pick extends PlannedMesh {
+  /** Why, in half a sentence. */
+  readonly why: string;
+}
+
+/** Settings that save memory without changing the numbers, and their values, weakest first. */
+const savers = [["zero", trainOptions.zero.choices!], ["recompute", trainOptions.recompute.choices!]] as const;
+
+/** The settings themselves, then each that saves more memory: the last of `savers` changes least often. */
+function strongerSettings(settings: CompleteSettings, mesh: Mesh): Partial<CompleteSettings>[] {
+  return savers.reduce<Partial<CompleteSettings>[]>((all, [name, choices]) => {
+    const stronger = choices.slice(choices.indexOf(settings[name]) + 1);
+    // There is nobody to share with.
+    if (name === "zero" && mesh.data === 1) return all;
+    return [...all, ...stronger.flatMap((choice) => all.map((some) => ({ ...some, [name]: choice })))];
+  }, [{}]);
+}
+
+/** Micro-batches to try: as settled, then smaller ones unless their size was asked for. */
+function microBatchSizes(mesh: Mesh, settings: CompleteSettings): number[] {
+  const settled = Math.max(
+    ...shareBatch(mesh, settings).copies.map(({ share, microBatchSize = share }) => microBatchSize),
+  );
+  if (settings.microBatchSize !== undefined || settings.microBatches !== undefined) return [settled];
+  return Array.from({ length: settled }, (_, i) => settled - i).filter((size) => settled % size === 0);
+}
+
+/** Ranks that differ: one of each stage, or of each kind of device or share of the batch on it. */
+function representatives({ hardware }: PlanRequest, mesh: Mesh, copies: readonly Copy[]): number[] {
+  const seen = new Map<string, number>();
+  for (let rank = 0; rank < worldSize(mesh); rank++) {
+    const { capabilities: { name, memoryBytes }, productFlops } = hardware[rank];
+    const { pipeline, data } = coordinatesOf(mesh, rank);
+    const key = [pipeline, copies[data].share, name, memoryBytes, productFlops].join("|");
+    if (!seen.has(key)) seen.set(key, rank);
+  }
+  return [...seen.values()];
+}
+
+/** Bytes of shared memory that are a rank's own share: of groups its area, of channels half. */
+function communicationBytes({ groups, channels }: ExecutorSetup): number {
+  const areas = Object.values(groups).map((group) => groupBytesPerMember(group));
+  return [...areas, ...Object.values(channels).map((channel) => channelBytes(channel) / 2)]
+    .reduce((sum, bytes) => sum + bytes, 0);
+}
+
+/** Bytes of a rank's own part of weights that copies share in the host's memory. */
+function hostBytes(configuration: ModelConfiguration, layout: RankLayout): number {
+  const { parameters, options } = rankParameters(configuration, layout, true);
+  return [...sharedHostElements(parameters, options).values()]
+    .reduce((sum, elements) => sum + 4 * elements / options.data.size, 0);
+}
+
+/** A mesh with settled settings, whether or not it fits. */
+interface Attempt {
+  readonly planned: PlannedMesh;
+  /** Bytes that are missing; 0 if it fits. */
+  readonly missing: number;
+  readonly usable: number;
+}
+
+function attempt(
+  request: PlanRequest,
+  mesh: Mesh,
+  changed: Partial<CompleteSettings>,
+  microBatchSize: number,
+): Attempt {
+  const { configuration, sequenceLength, hardware } = request;
+  const settings = { ...request.settings, ...changed };
+  const { copies } = shareBatch(mesh, settings, { limit: microBatchSize });
+  const rows = hiddenRows(mesh, settings, copies, sequenceLength);
+  const layouts = Array.from(
+    { length: worldSize(mesh) },
+    (_, rank) => layoutOf(configuration, mesh, rank, settings, copies[coordinatesOf(mesh, rank).data]),
+  );
+  const times: { copy: number; stage: number; times: RankTimes }[] = [];
+  let largest: Plan | undefined;
+  let [missing, usable] = [0, Infinity];
+  for (const rank of representatives(request, mesh, copies)) {
+    const { capabilities } = hardware[rank];
+    const { data, pipeline } = coordinatesOf(mesh, rank);
+    const copy = copies[data];
+    const segments = ["train", "evaluate"] as const;
+    const options = {
+      configuration,
+      batch,
+      sequenceLength,
+      segments,
+      dropout: settings.dropout,
+      layout: layouts[rank],
+    };
+    const plan = makePlan(buildModelGraph(options).graph, capabilities);
+    if (!largest || plan.totalBytes > largest.totalBytes) largest = plan;
+    const limit = usableMemory * (capabilities.memoryBytes ?? Infinity);
+    if (plan.totalBytes - limit > missing) [missing, usable] = [plan.totalBytes - limit, limit];
+    const groups = groupsOf(mesh, rank, configuration.keyValueHeads);
+    times.push({ copy: data, stage: pipeline, times: rankTimes(plan, layouts[rank], groups, hardware[rank]) });
+  }
+  // Of copies with other shares the slowest decides.
+  const works = [...new Map(copies.map((copy) => [copy.share, copy])).values()].map((copy) => {
+    const own = times.filter((one) => copies[one.copy].share === copy.share);
+    const stages = Array.from(
+      { length: mesh.pipeline },
+      (_, stage) => own.filter((one) => one.stage === stage).map(({ times }) => times),
+    );
+    const shape = { stages: mesh.pipeline, microBatches: microBatchCount(copy), chunks: chunksOf(settings, mesh) };
+    if (mesh.pipeline > 1) {
+      return simulate(makeSchedule(settings.pipelineSchedule, shape), shape, slowestRanks(stages));
+    }
+    return { total: shape.microBatches * Math.max(...stages[0].map(({ action }) => action("forward", 0))), bubble: 0 };
+  });
+  const work = works.reduce((a, b) => b.total > a.total ? b : a);
+  const setups = makeExecutors(configuration, mesh, settings, layouts, rows, () => nothing);
+  const shared = setups.map((setup, rank) => communicationBytes(setup) + hostBytes(configuration, layouts[rank]));
+  const planned = {
+    mesh,
+    microBatchSize,
+    microBatches: Math.max(...copies.map(microBatchCount)),
+    settings: changed,
+    bytes: largest!.bytes,
+    totalBytes: largest!.totalBytes,
+    communicationBytes: setups.length === 1 ? 0 : Math.max(...shared),
+    seconds: work.total + Math.max(...times.map(({ times }) => times.once)),
+    bubble: work.bubble,
+  };
+  return { planned, missing, usable };
+}
+
+const nothing = new SharedArrayBuffer(0);
+
+/** Plans one mesh. */
+export function planMesh(request: PlanRequest, mesh: Mesh): PlannedMesh | RefusedMesh {
+  let least: Attempt | undefined;
+  try {
+    for (const changed of strongerSettings(request.settings, mesh)) {
+      let before = Infinity;
+      for (const size of microBatchSizes(mesh, { ...request.settings, ...changed })) {
+        const found = attempt(request, mesh, changed, size);
+        if (found.missing === 0) return found.planned;
+        if (!least || found.planned.totalBytes < least.planned.totalBytes) least = found;
+        const { bytes, totalBytes } = found.planned;
+        // Smaller micro-batches save activations only, and in some schedules not even these.
+        if (totalBytes - bytes.activation - bytes.output > found.usable || totalBytes > 0.98 * before) break;
+        before = totalBytes;
+      }
+    }
+  } catch (error) {
+    if (error instanceof UserError) return { mesh, reason: error.message, memory: false };
+    throw error;
+  }
+  const reason = `a rank needs ${formatBytes(least!.planned.totalBytes)}, but can use ${formatBytes(least!.usable)}`;
+  return { mesh, reason, memory: true };
+}
+
+const axes = ["data", "pipeline", "tensor"] as const;
+
+/** Plans every mesh of the ranks that the settings allow. `UserError` if there is none. */
+export function surveyMeshes(request: PlanRequest): Survey {
+  const ranks = request.hardware.length;
+  const asked = askedMesh(request.settings);
+  const meshes = meshesOf(ranks).filter((mesh) =>
+    axes.every((axis) => asked[axis] === undefined || asked[axis] === mesh[axis])
+  );
+  // Where there is none, this tells the meshes that there are.
+  if (meshes.length === 0) settleMesh(ranks, asked);
+  const all = meshes.map((mesh) => planMesh(request, mesh));
+  const planned = all.filter((one) => "seconds" in one).sort((a, b) => a.seconds - b.seconds);
+  return { planned, refused: all.filter((one) => "reason" in one) };
+}
+
+/** `dp 2 pp 4`: a mesh by the names of its flags, extents of 1 left out. */
+export function nameMesh({ data, pipeline, tensor }: Mesh): string {
+  const parts = [["dp", data], ["pp", pipeline], ["tp", tensor]].filter(([, extent]) => extent !== 1);
+  return parts.length === 0 ? "one rank" : parts.map((part) => part.join(" ")).join(" ");
+}
+
+/** `1.25 s`, `34.1 ms`. */
+export function formatSeconds(seconds: number): string {
+  const text = (value: number) => value.toPrecision(3).replace(/e.*/, "");
+  return seconds >= 1 ? `${seconds >= 1000 ? Math.round(seconds) : text(seconds)} s` : `${text(seconds * 1e3)} ms`;
+}
+
+/** The flags that ask for a planned mesh. */
+export function flagsOf({ mesh, microBatchSize, settings }: PlannedMesh): string[] {
+  const changed = Object.entries(settings).flatMap(([name, value]) => [`--${flagName(name)}`, String(value)]);
+  const extents = { dp: mesh.data, pp: mesh.pipeline, tp: mesh.tensor };
+  const flags = Object.entries(extents).flatMap(([name, extent]) => [`--${name}`, String(extent)]);
+  return [...flags, "--micro-batch-size", String(microBatchSize), ...changed];
+}
+
+/** The mesh to take of a survey: the fastest, of equally fast ones the first. `UserError` if there is none. */
+export function pickOf({ planned, refused }: Survey): Pick {
+  const [first, second] = planned;
+  if (!first) {
+    const reasons = refused.map(({ mesh, reason }) => `${nameMesh(mesh)}: ${reason}`).join("; ");
+    throw new UserError(`No layout can train this: ${reasons}`);
+  }
+  const copies = refused.find(({ mesh, memory }) => memory && mesh.pipeline * mesh.tensor === 1);
+  const changed = Object.entries(first.settings).map(([name, value]) => `--${flagName(name)} ${value}`);
+  const why = [
+    second
+      ? `predicted ${formatSeconds(first.seconds)} a step, the next best, ${nameMesh(second.mesh)}, ` +
+        formatSeconds(second.seconds)
+      : refused.length > 0
+      ? "the only layout that can train this"
+      : "the only layout",
+    ...(copies ? [`${nameMesh(copies.mesh)} does not fit in memory`] : []),
+    ...(changed.length > 0 ? [`with ${changed.join(" ")}, since it would not fit otherwise`] : []),
+  ].join("; ");
+  return { ...first, why };
+}
+
+/** Picks a layout for a run. `UserError` if nothing fits. */
+export function pickLayout(request: PlanRequest): Pick {
+  return pickOf(surveyMeshes(request));
+}
+
+/** A pick in words. */
+export function describePick({ mesh, why }: Pick): string {
+  return `${nameMesh(mesh)}: ${why}`;
+}
