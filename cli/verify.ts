@@ -49,6 +49,7 @@ export async function verifyCommand({ layouts, ...options }: Options): Promise<n
     if (json) printJson({ bound, losses, checks, leftOut, passed, failed });
     else {
       for (const { layout, reason } of leftOut) print(`${layout.padEnd(nameColumns)}  left out: ${reason}\n`);
+      if (controller.signal.aborted) print("stopped before all layouts were trained\n");
       print(`${passed} passed, ${failed} failed\n`);
     }
     if (controller.signal.aborted) return 130;

@@ -157,17 +157,10 @@ function attempt(
   for (const rank of representatives(request, mesh, copies)) {
     const { capabilities } = hardware[rank];
     const { data, pipeline } = coordinatesOf(mesh, rank);
-    const copy = copies[data];
+    const batch = copies[data].microBatchSize ?? copies[data].share;
     const segments = ["train", "evaluate"] as const;
-    const options = {
-      configuration,
-      batch,
-      sequenceLength,
-      segments,
-      dropout: settings.dropout,
-      layout: layouts[rank],
-    };
-    const plan = makePlan(buildModelGraph(options).graph, capabilities);
+    const common = { configuration, sequenceLength, segments, dropout: settings.dropout };
+    const plan = makePlan(buildModelGraph({ ...common, batch, layout: layouts[rank] }).graph, capabilities);
     if (!largest || plan.totalBytes > largest.totalBytes) largest = plan;
     const limit = usableMemory * (capabilities.memoryBytes ?? Infinity);
     if (plan.totalBytes - limit > missing) [missing, usable] = [plan.totalBytes - limit, limit];

@@ -28,7 +28,7 @@ const planFor = (ranks: number, given: GivenSettings, more: { memoryBytes?: numb
 async function startOf(folder: string, given: GivenSettings): Promise<Extract<TrainEvent, { event: "start" }>> {
   let start: Extract<TrainEvent, { event: "start" }> | undefined;
   const out = `${folder}/${crypto.randomUUID()}`;
-  await train({ data: `${folder}/text.txt`, ...given, steps: 1, evalBatches: 1, out }, {
+  await train({ data: `${folder}/text.txt`, steps: 1, evalBatches: 1, out, ...given }, {
     onEvent: (event) => event.event === "start" && (start = event),
   });
   return start!;
@@ -77,6 +77,9 @@ Deno.test("train() without mesh flags takes the pick and says so; with them, or 
     const copies = await startOf(folder, { ...small, devices: "0,0" });
     assert.equal(copies.mesh, "2 data");
     assert.match(copies.pick!, /^dp 2: predicted \d.* a step, the next best, \w+ 2, \d/);
+    // What was picked is not kept: a resumed run picks for the ranks that there are.
+    const alone = await startOf(folder, { data: undefined, resume: copies.run, devices: "0", steps: 2 });
+    assert.deepEqual([alone.mesh, alone.firstStep], [undefined, 1]);
     // One sequence cannot be shared by two copies.
     const stages = await startOf(folder, { ...small, devices: "0,0", batchSize: 1, heads: 1 });
     assert.equal(stages.mesh, "2 pipeline");
