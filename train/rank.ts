@@ -1,7 +1,7 @@
 /**
- * A Worker with a device: a rank that trains, or one that only tells what its device is. A rank has one device, in a Worker
- * of its own. Its loop is straight-line code, since waiting for the device blocks the
- * thread; the coordinator is told by messages and speaks through shared memory.
+ * A Worker with a device: a rank that trains or generates, or one that only tells what its device is. A rank has one
+ * device, in a Worker of its own. Its loop is straight-line code, since waiting for the device blocks the thread; the
+ * coordinator is told by messages and speaks through shared memory.
  *
  * The Worker is started from this very module, so that one file holds everything: bundled or compiled, `import.meta.url`
  * is the whole program, which recognizes by its name that it is a Worker.
@@ -11,6 +11,7 @@
 import { messageOf } from "../errors.ts";
 import type { AdapterFacts } from "../gpu/list.ts";
 import type { Selection } from "../gpu/select.ts";
+import type { GenerationJob } from "./generation_job.ts";
 import { packFailure, type RankJob, type RankMessage } from "./rank_protocol.ts";
 
 const workerName = "muster rank";
@@ -28,9 +29,14 @@ export function isRankWorker(): boolean {
   return "WorkerGlobalScope" in globalThis && String((globalThis as { name?: string }).name).startsWith(workerName);
 }
 
-/** What a Worker is to do: train, or open a device and describe it. */
-type Task =
+/** What a rank is to do. */
+export type RankTask =
   | { readonly kind: "train"; readonly job: RankJob }
+  | { readonly kind: "generate"; readonly job: GenerationJob };
+
+/** What a Worker is to do: a rank's work, or open a device and describe it. */
+type Task =
+  | RankTask
   | {
     readonly kind: "describe";
     readonly selection: Selection;
@@ -43,9 +49,9 @@ function startWorker(name: string, task: Task): Worker {
   return worker;
 }
 
-/** Starts the Worker of rank `index` with a job. */
-export function startRank(index: number, job: RankJob): Worker {
-  return startWorker(String(index), { kind: "train", job });
+/** Starts the Worker of rank `index` with its task. */
+export function startRank(index: number, task: RankTask): Worker {
+  return startWorker(String(index), task);
 }
 
 /** Time allowed for opening a device only to describe it, in ms. */
@@ -80,10 +86,12 @@ if (isRankWorker()) {
     const post = (message: RankMessage | AdapterFacts | { reason: string }) => scope.postMessage(message);
     try {
       if (data.kind === "train") await (await import("./rank_training.ts")).trainOnRank(data.job, post);
-      else post(await (await import("../gpu/list.ts")).adapterFacts(data.selection, data.environment));
+      else if (data.kind === "generate") {
+        await (await import("./rank_generation.ts")).generateOnRank(data.job, post);
+      } else post(await (await import("../gpu/list.ts")).adapterFacts(data.selection, data.environment));
     } catch (error) {
-      if (data.kind === "train") post({ type: "failed", failure: packFailure(error) });
-      else post({ reason: messageOf(error) });
+      if (data.kind === "describe") post({ reason: messageOf(error) });
+      else post({ type: "failed", failure: packFailure(error) });
     } finally {
       scope.close();
     }
