@@ -34,6 +34,7 @@ export {
   generateAll,
   type GenerateAllOptions,
   type Generated,
+  type GeneratedTexts,
   type GenerateOptions,
 } from "./train/generate.ts";
 export type { GenerationMesh } from "./train/generation_job.ts";

@@ -50,6 +50,14 @@ export interface Generated {
   readonly finished: boolean;
 }
 
+/** What was generated from several prompts. */
+export interface GeneratedTexts {
+  /** By prompt. */
+  readonly texts: readonly Generated[];
+  /** Time from the first token going in to the last new one of all. */
+  readonly seconds: number;
+}
+
 /** A text that grows. */
 class GrowingText {
   text = "";
@@ -116,9 +124,9 @@ function encodeAll(prompts: readonly string[], tokenizer: Tokenizer, vocabularyS
  * Goes on from all prompts, several at once where the model is cut into pipeline stages. Where the model's positions run
  * out, the last half of the text is read anew. Rejects with `UserError` or `MachineError`.
  */
-export async function generateAll(options: GenerateAllOptions): Promise<Generated[]> {
+export async function generateAll(options: GenerateAllOptions): Promise<GeneratedTexts> {
   const { prompts, tokens, seed = 1337, onText, onFinished, onMessage, signal } = options;
-  if (prompts.length === 0) return [];
+  if (prompts.length === 0) return { texts: [], seconds: 0 };
   const sampling = { temperature: options.temperature ?? 0.8, topK: options.topK ?? 0, topP: options.topP ?? 1 };
   const checkpoint = await openCheckpoint(options.checkpoint);
   checkpoint.close();
@@ -141,9 +149,15 @@ export async function generateAll(options: GenerateAllOptions): Promise<Generate
     sampling,
     seed,
   };
+  let begun = 0;
+  let ended = 0;
   await generateTokens(request, {
-    onBegin: (index) => texts[index].begin(),
+    onBegin(index) {
+      begun ||= performance.now();
+      texts[index].begin();
+    },
     onToken(index, token, last) {
+      ended = performance.now();
       const text = texts[index];
       text.push(token);
       if (!last) return;
@@ -155,10 +169,10 @@ export async function generateAll(options: GenerateAllOptions): Promise<Generate
     signal,
   });
   for (const text of texts) if (!text.finished) text.end();
-  return texts.map(({ result }) => result);
+  return { texts: texts.map(({ result }) => result), seconds: Math.max(0, ended - begun) / 1e3 };
 }
 
 /** Goes on from one prompt. */
 export async function generate({ prompt, ...options }: GenerateOptions): Promise<Generated> {
-  return (await generateAll({ ...options, prompts: [prompt] }))[0];
+  return (await generateAll({ ...options, prompts: [prompt] })).texts[0];
 }

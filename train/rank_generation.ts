@@ -38,6 +38,7 @@ async function generateOnDevice(job: GenerationJob, post: (message: RankMessage)
     device = await openDevice({ selection: job.selection, environment: job.environment });
     post({ type: "opened" });
     let loaded = false;
+    // Until all are ready, others wait longer.
     const limit = () => Math.max(stallTimeout * 1e3, loaded ? 0 : loadMilliseconds);
     const executor = new SharedMemoryExecutor(job.executor, limit);
     const { status } = executor;
@@ -53,11 +54,11 @@ async function generateOnDevice(job: GenerationJob, post: (message: RankMessage)
     const logits = chooses ? new Float32Array(elementCount(model.model.decode!.logits[0])) : undefined;
     const chosen = (slot: number, text: number) => {
       status.doing(rank, `the choice of a token of text ${text + 1}`);
-      const token = mailboxes[slot].take();
-      // A token has been through all ranks.
-      loaded = true;
-      return token;
+      return mailboxes[slot].take();
     };
+    status.doing(rank, "its start");
+    executor.group("world").sumNumbers([0]);
+    loaded = true;
     let turns = 0;
     let settled = performance.now();
     for (const turn of turnsOf(request.prompts, job, chosen)) {
