@@ -1,7 +1,7 @@
 /** `muster generate`. */
 
 import { readPrompts } from "../data/prompts.ts";
-import { MachineError, UserError } from "../errors.ts";
+import { UserError } from "../errors.ts";
 import { generateAll, type Generated, type GeneratedTexts } from "../train/generate.ts";
 import { print, printError, printJson, report } from "./output.ts";
 import { numberOption, optionalNumber, type Options } from "./values.ts";
@@ -124,7 +124,7 @@ export async function generateCommand(options: Options): Promise<number> {
     return 0;
   } catch (error) {
     writer.end([]);
-    if (!(error instanceof MachineError)) throw error;
+    if (error instanceof UserError) throw error;
     // A device that does not answer holds its Worker for good: leaving is the only way out.
     Deno.exit(report(error, { json, verbose: options.verbose === true }));
   } finally {
