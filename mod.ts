@@ -5,8 +5,8 @@
  * `planTraining`, `verifyLayouts`; and the
  * parts beneath, for trainers of your own: a graph of ops, its plan and program on a device, models as graphs.
  *
- * `train` runs in a Worker that is started from Muster's own module. In a program bundled into one file that module is
- * the whole program: do nothing there if `isRankWorker()`.
+ * `train` and `generate` run in Workers that are started from Muster's own module. In a program bundled into one file
+ * that module is the whole program: do nothing there if `isRankWorker()`.
  *
  * @example Train a small model and write with it
  * ```ts ignore
@@ -30,7 +30,16 @@ export {
   type TrainSettings,
 } from "./train/settings.ts";
 export { isRankWorker } from "./train/rank.ts";
-export { generate, type Generated, type GenerateOptions, type SamplingOptions } from "./train/generate.ts";
+export {
+  generate,
+  generateAll,
+  type GenerateAllOptions,
+  type Generated,
+  type GeneratedTexts,
+  type GenerateOptions,
+} from "./train/generate.ts";
+export type { GenerationMesh } from "./train/generation_job.ts";
+export type { SamplingOptions } from "./train/sampling.ts";
 export { evaluate, type EvaluateOptions, type Evaluation } from "./train/evaluate.ts";
 export { type DatasetDescription, prepare, type PrepareOptions } from "./data/prepare.ts";
 export { loadTokenizer, type Tokenizer } from "./data/tokenizer.ts";

@@ -1,9 +1,10 @@
 /**
- * `deno task bench:parallel [--json] [dp] [pp] [tp] [reduce]`: several ranks against one, with one core for each software
- * device, so that two devices really are two cores. Runs of both kinds take turns; medians.
+ * `deno task bench:parallel [--json] [dp] [pp] [tp] [reduce] [generate]`: several ranks against one, with one core for
+ * each software device, so that two devices really are two cores. Runs of both kinds take turns; medians.
  */
 
 import { measureAllReduce } from "./all_reduce.ts";
+import { measureGeneration } from "./generate.ts";
 
 const json = Deno.args.includes("--json");
 const wanted = Deno.args.filter((arg) => !arg.startsWith("-"));
@@ -115,7 +116,8 @@ async function compare({ name, model, flags, ideal }: Case): Promise<CaseResult>
 const results: CaseResult[] = [];
 for (const [key, each] of Object.entries(cases)) if (wants(key)) results.push(await compare(each));
 const reduce = wants("reduce") ? measureAllReduce(64 * 2 ** 20) : undefined;
-if (json) console.log(JSON.stringify({ deno: Deno.version.deno, results, reduce }));
+const generation = wants("generate") ? await measureGeneration() : undefined;
+if (json) console.log(JSON.stringify({ deno: Deno.version.deno, results, reduce, generation }));
 else {
   console.log(
     `${"".padEnd(32)}${"alone".padStart(9)}${"together".padStart(10)}${
@@ -134,6 +136,13 @@ else {
     console.log(
       `all-reduce of 64 MiB by 2 ranks in shared memory: ${rate(reduce.bytesPerSecond)}, ` +
         `${reduce.share.toFixed(2)} of a plain copy (${rate(reduce.copyBytesPerSecond)})`,
+    );
+  }
+  if (generation) {
+    const { alone, together, speedup, firstTokenMilliseconds } = generation;
+    console.log(
+      `generation from 8 prompts: ${alone.toFixed(1)} tokens/s alone, ${together.toFixed(1)} on 2 stages ` +
+        `(${speedup.toFixed(2)} times), first token of a text after ${firstTokenMilliseconds} ms`,
     );
   }
 }

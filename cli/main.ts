@@ -119,15 +119,21 @@ function build(run: (action: () => Promise<number>) => void): Command {
   command(program, "generate", "write text with a trained model", [
     'muster generate --checkpoint runs/1 --prompt "Call me"',
     'muster generate --checkpoint ./gpt2 --prompt "The sea" --tokens 50 --temperature 0',
+    "muster generate --checkpoint runs/1 --prompts prompts.txt --pp 2 --json",
   ])
     .requiredOption("--checkpoint <folder>", "run, checkpoint or Hugging Face folder")
-    .option("--prompt <text>", "text to go on from", "\n")
-    .option("--tokens <n>", "tokens to write", "200")
+    .option("--prompt <text>", "text to go on from (default: a line break)")
+    .option("--prompts <file>", 'several, one on each line: text, a JSON string, or a JSON object with "prompt"')
+    .option("--tokens <n>", "tokens to write for each", "200")
     .option("--temperature <t>", "0: always the likeliest token; higher: more varied", "0.8")
     .option("--top-k <k>", "only the k likeliest tokens; 0: all", "0")
     .option("--top-p <p>", "only the likeliest tokens that make up this probability", "1")
     .option("--seed <n>", "of the choices", "1337")
-    .option("--json", "print the result as JSON")
+    .option("--pp <n>", "pipeline stages into which the blocks are cut: several prompts pass through them at once", "1")
+    .option("--tp <n>", "ranks over which each block is split (tensor-parallel)", "1")
+    .option("--devices <list>", "GPUs, as for training (default: as many as there are ranks, from the first on)")
+    .option("--stall-timeout <s>", "seconds that a rank waits for another before all is given up (default: 60)")
+    .option("--json", "print a JSON object for each text, one per line")
     .action((options: Options) => run(async () => await (await import("./generate.ts")).generateCommand(options)));
   command(program, "eval", "measure a model's loss on data", ["muster eval --checkpoint runs/1 --data moby-dick"])
     .requiredOption("--checkpoint <folder>", "run, checkpoint or Hugging Face folder")

@@ -8,8 +8,8 @@
 
 import { MachineError } from "../errors.ts";
 import { describeWait, RunStatus } from "../parallel/status.ts";
-import { startRank } from "./rank.ts";
-import { controlSlots, type RankJob, type RankMessage, unpackFailure } from "./rank_protocol.ts";
+import { type RankTask, startRank } from "./rank.ts";
+import { controlSlots, type RankMessage, unpackFailure } from "./rank_protocol.ts";
 
 /** Without a sign of life from any device for this long, in ms, a run is given up. First steps compile kernels. */
 const stallMilliseconds = 10 * 60_000;
@@ -37,10 +37,11 @@ export interface Crew {
 }
 
 /** Starts the ranks, each when the one before has opened its device. */
-export function startRanks(jobs: readonly RankJob[], { onMessage, onStall }: CrewHooks): Crew {
-  const control = new Int32Array(jobs[0].control);
-  const status = new RunStatus(jobs[0].executor.status);
-  if (jobs.length > 1) shareCores(jobs.length);
+export function startRanks(tasks: readonly RankTask[], { onMessage, onStall }: CrewHooks): Crew {
+  const [{ job }] = tasks;
+  const control = new Int32Array(job.control);
+  const status = new RunStatus(job.executor.status);
+  if (tasks.length > 1) shareCores(tasks.length);
   const { promise: ended, resolve, reject } = Promise.withResolvers<void>();
   const workers: Worker[] = [];
   const gone = new Set<number>();
@@ -54,7 +55,7 @@ export function startRanks(jobs: readonly RankJob[], { onMessage, onStall }: Cre
   };
   const leave = (rank: number) => {
     gone.add(rank);
-    if (gone.size === (failure === undefined ? jobs.length : workers.length)) settle();
+    if (gone.size === (failure === undefined ? tasks.length : workers.length)) settle();
   };
   const fail = (error: unknown) => {
     if (failure !== undefined) return;
@@ -66,11 +67,11 @@ export function startRanks(jobs: readonly RankJob[], { onMessage, onStall }: Cre
     patience = setTimeout(() => {
       workers.forEach((worker, rank) => gone.has(rank) || worker.terminate());
       settle();
-    }, jobs.length > 1 ? stopMilliseconds.together : stopMilliseconds.alone);
+    }, tasks.length > 1 ? stopMilliseconds.together : stopMilliseconds.alone);
   };
   const start = (rank: number) => {
-    if (rank === jobs.length || failure !== undefined) return;
-    const worker = startRank(rank, jobs[rank]);
+    if (rank === tasks.length || failure !== undefined) return;
+    const worker = startRank(rank, tasks[rank]);
     workers.push(worker);
     worker.onerror = (event) => {
       event.preventDefault();
@@ -93,7 +94,7 @@ export function startRanks(jobs: readonly RankJob[], { onMessage, onStall }: Cre
   let alive = performance.now();
   const reported = new Set<string>();
   const watch = setInterval(() => {
-    for (const wait of status.waits(jobs.length)) {
+    for (const wait of status.waits(tasks.length)) {
       const key = `${wait.rank} ${wait.waitingFor} ${wait.collective}`;
       if (wait.milliseconds < reportMilliseconds || reported.has(key)) continue;
       reported.add(key);

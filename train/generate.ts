@@ -3,38 +3,37 @@
  * @module
  */
 
-import { loadTokenizer, streamDecoder } from "../data/tokenizer.ts";
+import { loadTokenizer, streamDecoder, type Tokenizer } from "../data/tokenizer.ts";
 import { UserError } from "../errors.ts";
-import { openDevice } from "../gpu/open.ts";
-import { threefry2x32 } from "../graph/random.ts";
-import { paddedVocabulary } from "../model/parameters.ts";
 import { openCheckpoint } from "./checkpoint.ts";
-import { ModelProgram } from "./model_program.ts";
+import { generateTokens } from "./generate_tokens.ts";
+import type { GenerationMesh } from "./generation_job.ts";
+import type { SamplingOptions } from "./sampling.ts";
 
-/** How to choose the next token. */
-export interface SamplingOptions {
-  /** 0: always the likeliest; 1: as the model says. */
-  readonly temperature: number;
-  /** Only the likeliest this many; 0: all. */
-  readonly topK: number;
-  /** Only the likeliest whose probabilities sum to this (Holtzman et al., nucleus sampling, 2020); 1: all. */
-  readonly topP: number;
-}
-
-/** What to generate. */
-export interface GenerateOptions extends Partial<SamplingOptions> {
+/** How to generate. */
+export interface GenerateAllOptions extends Partial<SamplingOptions>, GenerationMesh {
   /** Checkpoint, run, or Hugging Face folder. */
   readonly checkpoint: string;
+  /** Texts to go on from. */
+  readonly prompts: readonly string[];
+  /** Tokens to add to each. */
+  readonly tokens: number;
+  /** Of the choices; 1337 if left out. What is chosen depends on it and the index of the prompt, not on the ranks. */
+  readonly seed?: number;
+  /** Told of text as it comes, and of which prompt it belongs to; the prompt is not repeated. */
+  readonly onText?: (text: string, index: number) => void;
+  /** Told of each text that is finished. */
+  readonly onFinished?: (generated: Generated, index: number) => void;
+  /** Told in words what goes wrong while it may still go on. */
+  readonly onMessage?: (message: string) => void;
+  /** Ends the texts early. */
+  readonly signal?: AbortSignal;
+}
+
+/** What to generate from one prompt. */
+export interface GenerateOptions extends Omit<GenerateAllOptions, "prompts"> {
   /** Text to go on from. */
   readonly prompt: string;
-  /** Tokens to add. */
-  readonly tokens: number;
-  /** Of the choices; 1337 if left out. */
-  readonly seed?: number;
-  /** Told of text as it comes; the prompt is not repeated. */
-  readonly onText?: (text: string) => void;
-  /** Ends the text early. */
-  readonly signal?: AbortSignal;
 }
 
 /** What was generated. */
@@ -43,91 +42,137 @@ export interface Generated {
   readonly text: string;
   /** Tokens made. */
   readonly tokens: number;
-  /** Wall time from the first new token on. */
+  /** Time from the first token of the prompt going in to the first new token; absent if there was none. */
+  readonly firstTokenMilliseconds: number | undefined;
+  /** Time from the first token of the prompt going in to the last new token. */
+  readonly seconds: number;
+  /** False if it was ended early. */
+  readonly finished: boolean;
+}
+
+/** What was generated from several prompts. */
+export interface GeneratedTexts {
+  /** By prompt. */
+  readonly texts: readonly Generated[];
+  /** Time from the first token going in to the last new one of all. */
   readonly seconds: number;
 }
 
-/** Picks a token from logits; `random` is uniform in [0, 1). */
-export function sampleToken(logits: Float32Array, options: SamplingOptions, random: number): number {
-  const { temperature, topK, topP } = options;
-  const order = Array.from(logits.keys()).sort((a, b) => logits[b] - logits[a] || a - b);
-  if (temperature === 0) return order[0];
-  const kept = topK > 0 ? order.slice(0, topK) : order;
-  const weights = kept.map((id) => Math.exp((logits[id] - logits[kept[0]]) / temperature));
-  const total = weights.reduce((a, b) => a + b, 0);
-  let count = 0;
-  let sum = 0;
-  while (count < kept.length && (count === 0 || sum < topP * total)) sum += weights[count++];
-  let left = random * sum;
-  for (let i = 0; i < count; i++) {
-    left -= weights[i];
-    if (left < 0) return kept[i];
+/** A text that grows. */
+class GrowingText {
+  text = "";
+  tokens = 0;
+  finished = false;
+  #begun: number | undefined;
+  #first: number | undefined;
+  #last = 0;
+  readonly #decoder: ReturnType<typeof streamDecoder>;
+
+  constructor(readonly tokenizer: Tokenizer, readonly emit: (piece: string) => void) {
+    this.#decoder = streamDecoder(tokenizer);
   }
-  return kept[count - 1];
+
+  begin(): void {
+    this.#begun = performance.now();
+  }
+
+  push(token: number): void {
+    this.#last = performance.now();
+    this.#first ??= this.#last;
+    this.tokens++;
+    if (token !== this.tokenizer.endOfText) this.#add(this.#decoder.push(token));
+  }
+
+  #add(piece: string): void {
+    this.text += piece;
+    if (piece) this.emit(piece);
+  }
+
+  /** No token follows. */
+  end(): void {
+    this.#add(this.#decoder.flush());
+  }
+
+  get result(): Generated {
+    const { text, tokens, finished } = this;
+    const begun = this.#begun ?? this.#last;
+    return {
+      text,
+      tokens,
+      firstTokenMilliseconds: this.#first === undefined ? undefined : this.#first - begun,
+      seconds: tokens === 0 ? 0 : (this.#last - begun) / 1e3,
+      finished,
+    };
+  }
 }
 
-/** Generates text. Where the model's positions run out, the last half of the text is read anew. */
-export async function generate(options: GenerateOptions): Promise<Generated> {
-  const { prompt, tokens, seed = 1337, onText, signal } = options;
-  const sampling = { temperature: options.temperature ?? 0.8, topK: options.topK ?? 0, topP: options.topP ?? 1 };
-  const checkpoint = await openCheckpoint(options.checkpoint);
-  try {
-    const { configuration } = checkpoint;
-    const tokenizer = await loadTokenizer(checkpoint.folder);
+/** Ids of prompts; an empty one begins as a document does. */
+function encodeAll(prompts: readonly string[], tokenizer: Tokenizer, vocabularySize: number): number[][] {
+  return prompts.map((prompt, i) => {
     const ids = Array.from(tokenizer.encode(prompt));
     if (ids.length === 0) ids.push(tokenizer.endOfText ?? Array.from(tokenizer.encode("\n"))[0]);
-    const unknown = ids.find((id) => id >= configuration.vocabularySize);
-    if (unknown !== undefined) throw new UserError(`The prompt has token ${unknown}, which the model does not know`);
-    const device = await openDevice();
-    try {
-      const model = await ModelProgram.create(device, {
-        configuration,
-        batch: 1,
-        sequenceLength: 1,
-        segments: ["decode"],
-      });
-      model.load(checkpoint.weights);
-      const logits = new Float32Array(paddedVocabulary(configuration));
-      const real = logits.subarray(0, Math.min(configuration.vocabularySize, tokenizer.vocabularySize));
-      const decoder = streamDecoder(tokenizer);
-      const limit = configuration.maximumSequenceLength;
-      let text = "";
-      const emit = (piece: string) => {
-        text += piece;
-        if (piece) onText?.(piece);
-      };
-      let start = performance.now();
-      let first = Math.max(0, ids.length - limit);
-      let position = 0;
-      let made = 0;
-      let settled = start;
-      while (made < tokens && !signal?.aborted) {
-        if (position === limit) {
-          first += Math.ceil(limit / 2);
-          position = 0;
-        }
-        await model.decode(ids[first + position], position, logits);
-        position++;
-        if (performance.now() - settled > 50) {
-          await device.settle();
-          settled = performance.now();
-        }
-        if (first + position < ids.length) continue;
-        if (made === 0) start = performance.now();
-        const [word] = threefry2x32(seed, 0x67656e, made, 0);
-        const next = sampleToken(real, sampling, word / 2 ** 32);
-        made++;
-        if (next === tokenizer.endOfText) break;
-        ids.push(next);
-        emit(decoder.push(next));
-      }
-      emit(decoder.flush());
-      model.destroy();
-      return { text, tokens: made, seconds: (performance.now() - start) / 1e3 };
-    } finally {
-      await device.destroy();
+    const unknown = ids.find((id) => id >= vocabularySize);
+    if (unknown !== undefined) {
+      const which = prompts.length === 1 ? "The prompt" : `Prompt ${i + 1}`;
+      throw new UserError(`${which} has token ${unknown}, which the model does not know`);
     }
-  } finally {
-    checkpoint.close();
-  }
+    return ids;
+  });
+}
+
+/**
+ * Goes on from all prompts, several at once where the model is cut into pipeline stages. Where the model's positions run
+ * out, the last half of the text is read anew. Rejects with `UserError` or `MachineError`.
+ */
+export async function generateAll(options: GenerateAllOptions): Promise<GeneratedTexts> {
+  const { prompts, tokens, seed = 1337, onText, onFinished, onMessage, signal } = options;
+  if (prompts.length === 0) return { texts: [], seconds: 0 };
+  const sampling = { temperature: options.temperature ?? 0.8, topK: options.topK ?? 0, topP: options.topP ?? 1 };
+  const checkpoint = await openCheckpoint(options.checkpoint);
+  checkpoint.close();
+  const { configuration, folder } = checkpoint;
+  const tokenizer = await loadTokenizer(folder);
+  const texts = prompts.map((_, i) => new GrowingText(tokenizer, (piece) => onText?.(piece, i)));
+  // Only plain data goes to the ranks.
+  const { pp, tp, devices, stallTimeout } = options;
+  const request = {
+    pp,
+    tp,
+    devices,
+    stallTimeout,
+    folder,
+    configuration,
+    prompts: encodeAll(prompts, tokenizer, configuration.vocabularySize),
+    tokens,
+    endOfText: tokenizer.endOfText,
+    choices: Math.min(configuration.vocabularySize, tokenizer.vocabularySize),
+    sampling,
+    seed,
+  };
+  let begun = 0;
+  let ended = 0;
+  await generateTokens(request, {
+    onBegin(index) {
+      begun ||= performance.now();
+      texts[index].begin();
+    },
+    onToken(index, token, last) {
+      ended = performance.now();
+      const text = texts[index];
+      text.push(token);
+      if (!last) return;
+      text.finished = true;
+      text.end();
+      onFinished?.(text.result, index);
+    },
+    ...(onMessage ? { onMessage } : {}),
+    signal,
+  });
+  for (const text of texts) if (!text.finished) text.end();
+  return { texts: texts.map(({ result }) => result), seconds: Math.max(0, ended - begun) / 1e3 };
+}
+
+/** Goes on from one prompt. */
+export async function generate({ prompt, ...options }: GenerateOptions): Promise<Generated> {
+  return (await generateAll({ ...options, prompts: [prompt] })).texts[0];
 }

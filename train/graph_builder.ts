@@ -36,15 +36,8 @@ export interface BatchInputs {
   readonly dropoutState: Tensor;
 }
 
-/** Tensors of decoding: u32 [1] each, and the logits [1, vocabulary rows]. */
-export interface DecodeTensors {
-  readonly token: Tensor;
-  readonly position: Tensor;
-  readonly logits: Tensor | undefined;
-}
-
 /** Reads its inputs by doing nothing: keeps their memory to the end of a segment. */
-const keep: OpDefinition = { name: "keep", infer: () => [], lower: () => [] };
+export const keep: OpDefinition = { name: "keep", infer: () => [], lower: () => [] };
 
 /** Ops whose results are computed again rather than kept, if asked: what backward needs of them costs little. */
 const cheapOps: ReadonlySet<unknown> = new Set<unknown>([layernorm, rmsnorm, gelu, silu, swiglu]);
@@ -234,25 +227,5 @@ export class GraphBuilder {
         gatherWeights(graph, layout.total === 1 ? "evaluate" : `evaluate ${chunk}`, this.banks, this.bankOptions);
       }
     });
-  }
-
-  decode(): DecodeTensors {
-    const { graph, layout, options: { configuration } } = this;
-    const { headSize, maximumSequenceLength } = configuration;
-    const [part] = layout.parts;
-    const { keyValueHeads } = localSizes(configuration, part.tensor);
-    const token = graph.tensor("token", [1], "input", { dtype: "u32" });
-    const position = graph.tensor("position", [1], "input", { dtype: "u32" });
-    const cache = (name: string) => graph.tensor(name, [maximumSequenceLength, keyValueHeads * headSize], "output");
-    const caches = Array.from(
-      { length: part.layers[1] - part.layers[0] },
-      (_, i) => ({ keys: cache(`keys${i}`), values: cache(`values${i}`) }),
-    );
-    let logits: Tensor | undefined;
-    graph.segment("decode", () => {
-      logits = this.forward(part, { tokens: token, decode: { position, caches } }, 1);
-      graph.add(keep, [logits], {});
-    });
-    return { token, position, logits };
   }
 }

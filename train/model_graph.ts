@@ -1,13 +1,14 @@
 /**
  * The graphs of a model, or of a rank's part of one, at work, in named segments over one set of parameters: `train`
- * (forward and backward of one micro-batch), `update` (gradient norm, AdamW), `evaluate` (forward and loss) and `decode`
- * (the next token's logits). A stage of a pipeline has `forward` and `backward` apart, for each micro-batch under way.
+ * (forward and backward of one micro-batch), `update` (gradient norm, AdamW), `evaluate` (forward and loss) and those of
+ * `decode_graph.ts`. A stage of a pipeline has `forward` and `backward` apart, for each micro-batch under way.
  * @module
  */
 
 import type { Graph } from "../graph/graph.ts";
 import type { Tensor } from "../graph/tensor.ts";
-import { type BatchInputs, type DecodeTensors, GraphBuilder } from "./graph_builder.ts";
+import { buildDecode, type DecodeTensors } from "./decode_graph.ts";
+import { type BatchInputs, GraphBuilder } from "./graph_builder.ts";
 import { addReductions, addUpdate } from "./update_graph.ts";
 import type { ParameterBank } from "./parameter_banks.ts";
 import type { ModelGraphOptions, RankLayout } from "./rank_layout.ts";
@@ -52,7 +53,7 @@ export function buildModelGraph(options: ModelGraphOptions): ModelGraph {
   }
   const observed = new Map<string, Tensor>();
   if (segments.includes("evaluate")) builder.evaluate(observed);
-  const decode = segments.includes("decode") ? builder.decode() : undefined;
+  const decode = segments.includes("decode") ? buildDecode(builder) : undefined;
   return {
     graph,
     options,

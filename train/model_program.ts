@@ -33,7 +33,6 @@ export class ModelProgram {
   readonly #hyper = new Float32Array(16);
   readonly #scalar = new Float32Array(1);
   readonly #zero = new Float32Array(1);
-  readonly #word = new Uint32Array(1);
   readonly #dropout = new Uint32Array(4);
   readonly #order: Uint32Array;
   readonly #runs: Uint32Array;
@@ -243,18 +242,6 @@ export class ModelProgram {
   /** Global gradient norm before clipping, of the last `update`. */
   async gradientNorm(): Promise<number> {
     return Math.sqrt((await this.program.readInto(this.model.sumOfSquares, this.#scalar))[0]);
-  }
-
-  /** Takes `token` at `position` (all earlier positions having been taken) and fills `logits` for the next. */
-  async decode(token: number, position: number, logits: Float32Array): Promise<void> {
-    const { decode } = this.model;
-    if (!decode?.logits) throw new Error("The program was built without decoding");
-    this.#word[0] = token;
-    this.program.write(decode.token, this.#word);
-    this.#word[0] = position;
-    this.program.write(decode.position, this.#word);
-    await this.program.run("decode");
-    await this.program.readInto(decode.logits, logits);
   }
 
   /** Frees the buffers. */

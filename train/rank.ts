@@ -1,7 +1,7 @@
 /**
- * A Worker with a device: a rank that trains, or one that only tells what its device is or does. A rank has one device, in a Worker
- * of its own. Its loop is straight-line code, since waiting for the device blocks the
- * thread; the coordinator is told by messages and speaks through shared memory.
+ * A Worker with a device: a rank that trains or generates, or one that only tells what its device is or does. A rank has
+ * one device, in a Worker of its own. Its loop is straight-line code, since waiting for the device blocks the thread; the
+ * coordinator is told by messages and speaks through shared memory.
  *
  * The Worker is started from this very module, so that one file holds everything: bundled or compiled, `import.meta.url`
  * is the whole program, which recognizes by its name that it is a Worker.
@@ -11,6 +11,7 @@
 import { messageOf } from "../errors.ts";
 import type { AdapterFacts } from "../gpu/list.ts";
 import type { Selection } from "../gpu/select.ts";
+import type { GenerationJob } from "./generation_job.ts";
 import type { Hardware } from "./hardware.ts";
 import { packFailure, type RankJob, type RankMessage } from "./rank_protocol.ts";
 
@@ -35,11 +36,17 @@ interface Place {
   readonly environment: Readonly<Record<string, string>>;
 }
 
-/** What a Worker is to do: train, or open a device and describe or measure it. */
-type Task =
+/** What a rank is to do. */
+export type RankTask =
   | { readonly kind: "train"; readonly job: RankJob }
+  | { readonly kind: "generate"; readonly job: GenerationJob };
+
+/** What a Worker is to do besides: open a device and describe or measure it. */
+type LookTask =
   | ({ readonly kind: "describe" } & Place)
   | ({ readonly kind: "measure"; readonly width: number } & Place);
+
+type Task = RankTask | LookTask;
 
 function startWorker(name: string, task: Task): Worker {
   const worker = new Worker(import.meta.url, { type: "module", name: `${workerName} ${name}` });
@@ -47,16 +54,16 @@ function startWorker(name: string, task: Task): Worker {
   return worker;
 }
 
-/** Starts the Worker of rank `index` with a job. */
-export function startRank(index: number, job: RankJob): Worker {
-  return startWorker(String(index), { kind: "train", job });
+/** Starts the Worker of rank `index` with its task. */
+export function startRank(index: number, task: RankTask): Worker {
+  return startWorker(String(index), task);
 }
 
 /** Time allowed for opening a device only to look at it, in ms. */
 const lookMilliseconds = 60_000;
 
 /** Has a Worker look at a device; tells what it found, or why the device cannot be opened. */
-function look<T>(task: Exclude<Task, { kind: "train" }>): Promise<T | { readonly reason: string }> {
+function look<T>(task: LookTask): Promise<T | { readonly reason: string }> {
   return new Promise((resolve) => {
     const worker = startWorker(task.kind, task);
     const end = (found: T | { reason: string }) => {
@@ -94,10 +101,13 @@ if (isRankWorker()) {
     const post = (message: RankMessage | AdapterFacts | Hardware | { reason: string }) => scope.postMessage(message);
     try {
       if (data.kind === "train") await (await import("./rank_training.ts")).trainOnRank(data.job, post);
-      else if (data.kind === "measure") post(await (await import("./measure.ts")).measureHardware(data, data.width));
-      else post(await (await import("../gpu/list.ts")).adapterFacts(data.selection, data.environment));
+      else if (data.kind === "generate") {
+        await (await import("./rank_generation.ts")).generateOnRank(data.job, post);
+      } else if (data.kind === "measure") {
+        post(await (await import("./measure.ts")).measureHardware(data, data.width));
+      } else post(await (await import("../gpu/list.ts")).adapterFacts(data.selection, data.environment));
     } catch (error) {
-      if (data.kind === "train") post({ type: "failed", failure: packFailure(error) });
+      if ("job" in data) post({ type: "failed", failure: packFailure(error) });
       else post({ reason: messageOf(error) });
     } finally {
       scope.close();

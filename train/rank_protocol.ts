@@ -79,6 +79,9 @@ export type RankMessage =
   | { readonly type: "balance"; readonly step: number; readonly shares: readonly number[] }
   | { readonly type: "evaluation"; readonly step: number; readonly loss: number }
   | { readonly type: "checkpoint"; readonly step: number }
+  // Of a rank that generates: a text's first turn, and a new token of it.
+  | { readonly type: "begun"; readonly text: number }
+  | { readonly type: "token"; readonly text: number; readonly token: number }
   | { readonly type: "done"; readonly step: number; readonly stopped: boolean }
   | { readonly type: "failed"; readonly failure: Failure };
 

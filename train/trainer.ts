@@ -96,7 +96,7 @@ function coordinate(
 
   return new Promise((resolve, reject) => {
     let result: TrainResult | undefined;
-    const crew = startRanks(jobs, {
+    const crew = startRanks(jobs.map((job) => ({ kind: "train", job })), {
       onMessage(rank, data) {
         switch (data.type) {
           case "ready": {

@@ -4,6 +4,7 @@ import { openSafetensors } from "../../data/safetensors.ts";
 import type { Device } from "../../gpu/device.ts";
 import { fromHuggingFace } from "../../model/configuration.ts";
 import { paddedVocabulary } from "../../model/parameters.ts";
+import { computeLogits, takeToken } from "../../train/decode.ts";
 import { ModelProgram } from "../../train/model_program.ts";
 import { readReference, type Reference } from "../fixtures.ts";
 import { scaledMax } from "../kernels/harness.ts";
@@ -120,8 +121,9 @@ export async function compareModel(device: Device, folder: URL): Promise<Compari
     const logits = new Float32Array(paddedVocabulary(configuration));
     const sequence: number[] = [...prompt];
     for (let position = 0; sequence.length < prompt.length + tokens.length; position++) {
-      await model.decode(sequence[position], position, logits);
+      await takeToken(model, { token: sequence[position], position });
       if (position + 1 < sequence.length) continue;
+      await computeLogits(model, logits);
       const real = logits.subarray(0, configuration.vocabularySize);
       sequence.push(real.indexOf(real.reduce((a, b) => Math.max(a, b))));
     }

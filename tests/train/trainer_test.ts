@@ -3,7 +3,8 @@ import { openSafetensors, writeSafetensors } from "../../data/safetensors.ts";
 import { MachineError, UserError } from "../../errors.ts";
 import type { TrainEvent } from "../../train/events.ts";
 import { evaluate } from "../../train/evaluate.ts";
-import { generate, sampleToken } from "../../train/generate.ts";
+import { generate } from "../../train/generate.ts";
+import { sampleToken } from "../../train/sampling.ts";
 import type { GivenSettings } from "../../train/settings.ts";
 import { train } from "../../train/trainer.ts";
 
