@@ -29,6 +29,8 @@ export interface CollectiveAttributes {
   readonly start?: number;
   /** Elements; all from `start` on if left out. */
   readonly length?: number;
+  /** Of reduceScatter and allGather: input and output are one whole tensor, of which this rank has its part. */
+  readonly inPlace?: boolean;
   /** Only in the last micro-batch of a step. */
   readonly last?: boolean;
   /** Nothing behind it in the segment reads the result: the host's share goes on under the next dispatches. */

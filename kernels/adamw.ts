@@ -10,7 +10,8 @@
  */
 
 import type { OpDefinition } from "../graph/graph.ts";
-import { elementwise } from "./elementwise.ts";
+import { elementCount } from "../graph/tensor.ts";
+import { elementwiseRuns } from "./elementwise.ts";
 import text from "./adamw.wgsl" with { type: "text" };
 
 /** Places in the tensor of hyper-parameters, f32 [16]. */
@@ -59,19 +60,25 @@ export function fillHyper(target: Float32Array, options: AdamWStep): void {
 export interface AdamWAttributes {
   /** Elements from the first on that decay; a multiple of four. */
   readonly decayed: number;
+  /** Where in the weights, and in the gradients, the elements begin that the moments are of: multiples of 64. */
+  readonly weightsStart: number;
+  readonly gradientsStart: number;
 }
 
 /**
- * Inputs `[weights, gradients, m, v, hyper, sumOfSquares]`, outputs `[weights, gradients, m, v]`, in place: flat tensors
- * of one length.
+ * Inputs `[weights, gradients, m, v, hyper, sumOfSquares]`, outputs `[weights, gradients, m, v]`, in place: flat tensors;
+ * of weights and gradients as many elements are touched as there are moments.
  */
 export const adamw: OpDefinition<AdamWAttributes> = {
   name: "adamw",
-  infer: ([weights]) => Array.from({ length: 4 }, () => ({ shape: weights.shape })),
-  lower: ({ inputs: [weights, gradients, m, v, hyper, sumOfSquares], attributes: { decayed } }, target) =>
-    elementwise(target, "kernels/adamw.wgsl", text, [weights, gradients, m, v], {
+  infer: (inputs) => inputs.slice(0, 4).map(({ shape }) => ({ shape })),
+  lower({ inputs: [weights, gradients, m, v, ...others], attributes }, target) {
+    const { decayed, weightsStart, gradientsStart } = attributes;
+    const tensors = [[weights, weightsStart], [gradients, gradientsStart], [m, 0], [v, 0]] as const;
+    return elementwiseRuns(target, "kernels/adamw.wgsl", text, tensors, elementCount(m), {
       flops: 20,
       uniforms: ({ start, count }) => [Math.ceil(Math.min(Math.max(0, decayed - start), count) / 4)],
-      others: [hyper, sumOfSquares],
-    }),
+      others,
+    });
+  },
 };

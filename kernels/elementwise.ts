@@ -10,11 +10,41 @@ import {
   type RowRange,
   rowRanges,
   type Target,
+  type Window,
   windowOf,
 } from "../graph/dispatch.ts";
 import { rowSize, type Tensor } from "../graph/tensor.ts";
 
 const threads = 64;
+
+/** What an elementwise kernel computes and reads besides. */
+export interface ElementwiseOptions {
+  /** Floating-point operations for each element. */
+  readonly flops: number;
+  /** Uniforms behind the count of vec4, of a range of elements. */
+  readonly uniforms?: (range: RowRange) => readonly number[];
+  /** Tensors bound whole behind the others. */
+  readonly others?: readonly Tensor[];
+}
+
+function dispatch(
+  file: string,
+  text: string,
+  windows: readonly Window[],
+  range: RowRange,
+  count: number,
+  { flops, uniforms, others = [] }: ElementwiseOptions,
+): Dispatch {
+  const vectors = ceilDivide(count, 4);
+  return {
+    kernel: kernel(file, text),
+    windows: [...windows, ...others.map((tensor) => windowOf(tensor))],
+    uniforms: [vectors, ...(uniforms?.(range) ?? [])],
+    workgroups: [ceilDivide(vectors, threads), 1, 1],
+    flops: flops * count,
+    bytes: 4 * windows.length * count,
+  };
+}
 
 /** Dispatches of a kernel that maps element i of `tensors` to each other; its uniforms are the count of vec4 and `uniforms`. */
 export function elementwise(
@@ -22,18 +52,28 @@ export function elementwise(
   file: string,
   text: string,
   tensors: readonly Tensor[],
-  options: { flops: number; uniforms?: (range: RowRange) => readonly number[]; others?: readonly Tensor[] },
+  options: ElementwiseOptions,
 ): Dispatch[] {
   return rowRanges(target, tensors).map((range) => {
-    const count = range.count * rowSize(tensors[0]);
-    const vectors = ceilDivide(count, 4);
-    return {
-      kernel: kernel(file, text),
-      windows: [...tensors.map((tensor) => windowOf(tensor, range)), ...(options.others ?? []).map((t) => windowOf(t))],
-      uniforms: [vectors, ...(options.uniforms?.(range) ?? [])],
-      workgroups: [ceilDivide(vectors, threads), 1, 1],
-      flops: options.flops * count,
-      bytes: 4 * tensors.length * count,
-    };
+    const windows = tensors.map((tensor) => windowOf(tensor, range));
+    return dispatch(file, text, windows, range, range.count * rowSize(tensors[0]), options);
+  });
+}
+
+/** The same for `count` elements that begin at a place of its own in each tensor, a multiple of 64. */
+export function elementwiseRuns(
+  target: Target,
+  file: string,
+  text: string,
+  tensors: readonly (readonly [tensor: Tensor, start: number])[],
+  count: number,
+  options: ElementwiseOptions,
+): Dispatch[] {
+  const cuts = tensors.flatMap(([tensor, start]) => target.cuts(tensor).map((cut) => cut * rowSize(tensor) - start));
+  const bounds = [...new Set([0, ...cuts.filter((cut) => cut > 0 && cut < count), count])].sort((a, b) => a - b);
+  return bounds.slice(1).map((end, i) => {
+    const range = { start: bounds[i], count: end - bounds[i] };
+    const windows = tensors.map(([tensor, start]) => ({ tensor, start: start + range.start, length: range.count }));
+    return dispatch(file, text, windows, range, range.count, options);
   });
 }

@@ -3,7 +3,7 @@
  * @module
  */
 
-import type { CollectiveAttributes } from "../graph/collective.ts";
+import type { CollectiveAttributes, Run } from "../graph/collective.ts";
 import type { Op } from "../graph/graph.ts";
 import type { CollectiveExecutor } from "../graph/executor.ts";
 import { elementCount, type Tensor } from "../graph/tensor.ts";
@@ -116,10 +116,13 @@ export class SharedMemoryExecutor implements CollectiveExecutor {
       await bring(group, memory, x, start, length);
       return () => Promise.resolve(finishAllReduce(group, memory, x, start, length));
     }
-    if (kind === "allGather") return await allGather(group, memory, x, y);
-    if (elementCount(x) > group.areaElements) return await reduceScatterInPieces(group, memory, x, y);
+    const share = elementCount(kind === "allGather" ? y : x) / group.size;
+    // Where this rank's part is: in the whole tensor, or in one of its own.
+    const part = { start: attributes.inPlace ? group.index * share : 0, length: share };
+    if (kind === "allGather") return await allGather(group, memory, x, y, part);
+    if (elementCount(x) > group.areaElements) return await reduceScatterInPieces(group, memory, x, y, part);
     await bring(group, memory, x, 0, elementCount(x));
-    return () => Promise.resolve(finishReduceScatter(group, memory, y));
+    return () => Promise.resolve(finishReduceScatter(group, memory, y, part));
   }
 }
 
@@ -158,39 +161,46 @@ async function allReduceInPieces(
   }
 }
 
-/** Every member brings all; member i keeps the i-th of equal parts of the sum. */
-function finishReduceScatter(group: Group, memory: TensorMemory, y: Tensor): void {
+/** Every member brings all; member i keeps the i-th of equal parts of the sum, at `part` of `y`. */
+function finishReduceScatter(group: Group, memory: TensorMemory, y: Tensor, part: Run): void {
   group.meet();
-  const share = elementCount(y);
-  const from = group.index * share;
+  const from = group.index * part.length;
   // The own area's own part is read by nobody else.
-  const sum = group.own.subarray(from, from + share);
-  group.sumInto(sum, from, from + share);
-  memory.write(y, sum);
+  const sum = group.own.subarray(from, from + part.length);
+  group.sumInto(sum, from, from + part.length);
+  memory.write(y, sum, part.start);
 }
 
-async function reduceScatterInPieces(group: Group, memory: TensorMemory, x: Tensor, y: Tensor): Promise<void> {
-  const share = elementCount(y);
+async function reduceScatterInPieces(
+  group: Group,
+  memory: TensorMemory,
+  x: Tensor,
+  y: Tensor,
+  part: Run,
+): Promise<void> {
   const most = Math.floor(group.areaElements / group.size / 64) * 64;
-  for (let done = 0; done < share; done += most) {
-    const count = Math.min(most, share - done);
+  for (let done = 0; done < part.length; done += most) {
+    const count = Math.min(most, part.length - done);
     group.next();
     for (let i = 0; i < group.size; i++) {
-      await memory.readInto(x, group.own.subarray(i * count, (i + 1) * count), i * share + done);
+      await memory.readInto(x, group.own.subarray(i * count, (i + 1) * count), i * part.length + done);
     }
     group.meet();
     const sum = group.own.subarray(group.index * count, (group.index + 1) * count);
     group.sumInto(sum, group.index * count, (group.index + 1) * count);
-    memory.write(y, sum, done);
+    memory.write(y, sum, part.start + done);
   }
 }
 
-async function allGather(group: Group, memory: TensorMemory, x: Tensor, y: Tensor): Promise<void> {
-  const share = elementCount(x);
-  for (let done = 0; done < share; done += group.areaElements) {
-    const count = Math.min(group.areaElements, share - done);
-    await bring(group, memory, x, done, count);
+/** Every member brings its part, which is at `part` of `x`. */
+async function allGather(group: Group, memory: TensorMemory, x: Tensor, y: Tensor, part: Run): Promise<void> {
+  for (let done = 0; done < part.length; done += group.areaElements) {
+    const count = Math.min(group.areaElements, part.length - done);
+    await bring(group, memory, x, part.start + done, count);
     group.meet();
-    for (let i = 0; i < group.size; i++) memory.write(y, group.area(i).subarray(0, count), i * share + done);
+    for (let i = 0; i < group.size; i++) {
+      if (x === y && i === group.index) continue;
+      memory.write(y, group.area(i).subarray(0, count), i * part.length + done);
+    }
   }
 }

@@ -37,7 +37,11 @@ export function collectiveBytes(op: Op<CollectiveAttributes>, groups: Groups): {
     const bytes = 4 * (length ?? elementCount(x) - start);
     return { read: bytes, write: bytes };
   }
-  return { read: bytesOf(x), write: bytesOf(op.outputs[0]) };
+  const [read, write] = [bytesOf(x), bytesOf(op.outputs[0])];
+  if (!op.attributes.inPlace) return { read, write };
+  // Of the whole tensor a rank reads, or writes, its part only.
+  const part = read / groups.get(group)!.length;
+  return kind === "allGather" ? { read: part, write: write - part } : { read, write: part };
 }
 
 /** Seconds of a collective: `now`, and `later` what may go on under the next dispatches. */

@@ -84,19 +84,16 @@ export class ModelProgram {
     return executor.hostMemory(name, elements);
   }
 
-  /** Writes a kind of state of a bank; of weights also the part that the optimizer keeps apart, or that others fetch. */
+  /** Writes a kind of state of a bank; of weights also the part that others fetch. */
   #write(bank: ParameterBank, kind: StateKind, flat: Float32Array): void {
     const { layout } = this.model;
     const { tensor, run, host } = placeOf(bank, kind, layout);
     const own = flat.subarray(run.start, run.start + run.length);
     if (host) this.#hostMemory(host, run.length).set(own);
     else this.program.write(tensor, own);
-    const { optimizer } = bank;
-    if (kind !== "weights" || !optimizer || layout.zero === 0) return;
-    const { start, length } = optimizer.owned;
-    const part = flat.subarray(start, start + length);
-    this.program.write(optimizer.weights, part);
-    if (layout.zero === 3) this.#hostMemory(hostNames.weights(bank.name), bank.length).set(part, start);
+    if (kind === "weights" && layout.zero === 3) {
+      this.#hostMemory(hostNames.weights(bank.name), bank.length).set(own, run.start);
+    }
   }
 
   /** Reads what this rank has of a kind of state of a bank. */

@@ -27,14 +27,17 @@ export interface TrainedParameter {
 export interface OptimizerShard {
   /** Elements of the bank. */
   readonly owned: Run;
-  /** Flat tensors of `owned.length` elements; without sharding the bank's own. */
+  /** Flat tensors that have them: the bank's own, or from some level of sharding on those of a shard. */
   readonly weights: Tensor;
   readonly gradients: Tensor;
+  /** Where in these they begin. */
+  readonly weightsStart: number;
+  readonly gradientsStart: number;
   readonly firstMoment: Tensor;
   readonly secondMoment: Tensor;
   /** How many of them, from the first on, decay. */
   readonly decayed: number;
-  /** Runs of them whose squares this rank counts in the global norm: everything counts on one rank only. */
+  /** Runs of `gradients` whose squares this rank counts in the global norm: everything counts on one rank only. */
   readonly counted: readonly Run[];
 }
 
@@ -171,14 +174,17 @@ function optimizerShard(
   const decayed = firstPlain < 0 ? bank.length : bank.offsets[firstPlain];
   const own = zero > 0 || data.index === 0 ? [owned] : [];
   const counted = own.flatMap((run) => clip(run, countedRuns(bank, options)));
+  const gradientsStart = zero >= 2 ? 0 : owned.start;
   return {
     owned,
-    weights: zero > 0 ? state("shard of ", "optimizer") : weights,
-    gradients: zero > 0 ? graph.tensor(`gradient shard of ${bank.name}`, [owned.length], "gradient") : gradients,
+    weights: zero >= 3 ? state("shard of ", "optimizer") : weights,
+    gradients: zero >= 2 ? graph.tensor(`gradient shard of ${bank.name}`, [owned.length], "gradient") : gradients,
+    weightsStart: zero >= 3 ? 0 : owned.start,
+    gradientsStart,
     firstMoment: state("first moment of ", moments),
     secondMoment: state("second moment of ", moments),
     decayed: Math.min(owned.length, Math.max(0, decayed - owned.start)),
-    counted: counted.map(({ start, length }) => ({ start: start - owned.start, length })),
+    counted: counted.map(({ start, length }) => ({ start: start - owned.start + gradientsStart, length })),
   };
 }
 
@@ -249,9 +255,9 @@ export function reduceGradients(graph: Graph, bank: ParameterBank, options: Bank
       outputs: [gradients],
     });
   } else {
-    graph.add(collective, [gradients], { kind: "reduceScatter", ...attributes, shape: [optimizer.owned.length] }, {
+    graph.add(collective, [gradients], { kind: "reduceScatter", ...attributes, inPlace: true }, {
       name: `reduce-scatter of ${bank.name}`,
-      outputs: [optimizer.gradients],
+      outputs: [gradients],
     });
   }
 }

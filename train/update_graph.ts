@@ -64,14 +64,14 @@ function updateBank(
   hyper: Tensor,
   squares: Tensor,
 ): void {
-  const { owned, decayed, firstMoment, secondMoment, ...shard } = optimizer!;
+  const { owned, decayed, weightsStart, gradientsStart, firstMoment, secondMoment, ...shard } = optimizer!;
   const inHost = offload ? [["firstMoment", firstMoment], ["secondMoment", secondMoment]] as const : [];
   for (const [kind, moment] of inHost) {
     const attributes = { kind: "fromHost", group: hostNames[kind](name), shape: moment.shape } as const;
     graph.add(collective, [], attributes, { name: `fetch of the ${moment.name}`, outputs: [moment] });
   }
   const state = [shard.weights, shard.gradients, firstMoment, secondMoment];
-  graph.add(adamw, [...state, hyper, squares], { decayed }, { outputs: state });
+  graph.add(adamw, [...state, hyper, squares], { decayed, weightsStart, gradientsStart }, { outputs: state });
   for (const [kind, moment] of inHost) {
     graph.add(collective, [moment], { kind: "toHost", group: hostNames[kind](name) }, {
       name: `store of the ${moment.name}`,
@@ -79,7 +79,7 @@ function updateBank(
   }
   if (zero === 1) graph.add(fillZero, [], { shape: [length] }, { outputs: [gradients!] });
   if (zero === 1 || zero === 2) {
-    graph.add(collective, [shard.weights], { kind: "allGather", group: "data", shape: [length] }, {
+    graph.add(collective, [weights], { kind: "allGather", group: "data", inPlace: true }, {
       name: `all-gather of ${name}`,
       outputs: [weights],
     });

@@ -316,7 +316,9 @@ const builds: Record<string, Build> = {
       step: config.step,
     });
     const h = inputs.add("hyper", hyper, [16]), norm = inputs.add("norm", new Float32Array(1), [1]);
-    graph.add(adamw, [p, g, m, v, h, norm], { decayed: 1 << 30 }, { outputs: [p, g, m, v] });
+    graph.add(adamw, [p, g, m, v, h, norm], { decayed: 1 << 30, weightsStart: 0, gradientsStart: 0 }, {
+      outputs: [p, g, m, v],
+    });
     return { inputs: inputs.map, outputs: { p_new: p, m_new: m, v_new: v } };
   },
   clip_grad_norm(graph, { given, config }) {
@@ -341,7 +343,9 @@ const builds: Record<string, Build> = {
       const zero = (what: string) =>
         inputs.add(`${what}${i}`, new Float32Array(gradients[i].shape[0]), [...gradients[i].shape]);
       const [p, m, v] = [zero("p"), zero("m"), zero("v")];
-      graph.add(adamw, [p, gradients[i], m, v, h, sum], { decayed: 0 }, { outputs: [p, gradients[i], m, v] });
+      graph.add(adamw, [p, gradients[i], m, v, h, sum], { decayed: 0, weightsStart: 0, gradientsStart: 0 }, {
+        outputs: [p, gradients[i], m, v],
+      });
       outputs[`${name}_clipped`] = m;
     });
     return {
