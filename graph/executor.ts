@@ -10,6 +10,8 @@ import type { TensorMemory } from "./tensor_memory.ts";
 /** What carries collectives out; the part that may be deferred is returned. */
 export interface CollectiveExecutor {
   execute(op: Op<CollectiveAttributes>, memory: TensorMemory): Promise<void | (() => Promise<void>)>;
+  /** Told whenever the device has come further; throws if the run is to end. */
+  alive?(): void;
 }
 
 /** Time of one op in a profiled run. */

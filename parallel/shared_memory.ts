@@ -7,8 +7,7 @@
  * @module
  */
 
-import { MachineError } from "../errors.ts";
-import { describeWait, type RunStatus, StoppedError } from "./status.ts";
+import { describeWait, type RunStatus, stallError } from "./status.ts";
 
 /** Plain data from which a member makes its `Group`. */
 export interface GroupSetup {
@@ -32,7 +31,10 @@ export function createGroup(members: readonly number[], areaElements: number): G
   return { members, memory: new SharedArrayBuffer(bytes), areaElements: elements };
 }
 
-/** Waits until the counter `words[index]`, which `other` moves, has reached `value`. */
+/**
+ * Waits until the counter `words[index]`, which `other` moves, has reached `value`. `StoppedError` when the run has failed,
+ * `MachineError` when the other, and whoever it waits for itself, has shown no sign of life for longer than the limit.
+ */
 export function awaitCounter(
   words: Int32Array,
   index: number,
@@ -45,18 +47,19 @@ export function awaitCounter(
   const { status, rank, other } = who;
   const start = performance.now();
   status.waiting(rank, other);
-  do {
-    Atomics.wait(words, index, current, lookMilliseconds);
-    if (status.failed) throw new StoppedError("Another rank failed");
-    if (performance.now() - start > who.limit()) {
-      const wait = status.waits(rank + 1).find((wait) => wait.rank === rank)!;
-      throw new MachineError(`${describeWait(wait).replace(/^r/, "R")}: given up (--stall-timeout)`, {
-        restartable: true,
-      });
-    }
-    current = Atomics.load(words, index);
-  } while (((current - value) | 0) < 0);
-  status.goesOn(rank);
+  try {
+    do {
+      Atomics.wait(words, index, current, lookMilliseconds);
+      status.check();
+      const silence = status.follow(rank, other);
+      if (Math.min(silence, performance.now() - start) > who.limit()) {
+        throw stallError(describeWait(status.waits(rank + 1).find((wait) => wait.rank === rank)!));
+      }
+      current = Atomics.load(words, index);
+    } while (((current - value) | 0) < 0);
+  } finally {
+    status.goesOn(rank);
+  }
 }
 
 /** What a wait is limited by, in ms; a function, since first steps may take longer. */

@@ -50,9 +50,16 @@ export const controlSlots = {
   stop: 0,
   /** Counted up by the coordinator when a checkpoint is on the disk. */
   saved: 1,
-  /** Counted up by the ranks whenever something is done. */
-  heartbeat: 2,
 } as const;
+
+/**
+ * How long ranks wait for each other, and may themselves show no sign of life, in ms: at first, while kernels are compiled
+ * and timed, and then.
+ */
+export function patienceOf({ stallTimeout }: { readonly stallTimeout: number }): { first: number; usual: number } {
+  const usual = stallTimeout * 1e3;
+  return { first: Math.max(10 * 60_000, usual), usual };
+}
 
 /** What a rank tells. */
 export type RankMessage =
