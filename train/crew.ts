@@ -13,7 +13,7 @@ import { startRank } from "./rank.ts";
 import { type Failure, patienceOf, type RankJob, type RankMessage, unpackFailure } from "./rank_protocol.ts";
 
 /** Time that ranks get to end by themselves when the run has failed, in ms. */
-const leaveMilliseconds = 3000;
+const leaveMilliseconds = 2500;
 /** Time for a rank's thread to let go of its driver; Deno does not tell when a Worker is gone. In ms. */
 const unloadMilliseconds = 100;
 /** A rank that waits for another, or shows no sign of life, for this long, in ms, is reported. */
