@@ -88,6 +88,7 @@ export class Group {
     this.index = members.indexOf(rank);
     this.areaElements = areaElements;
     this.#counters = new Int32Array(memory, 0, this.size * counterWords);
+    this.#arrived = Atomics.load(this.#counters, this.index * counterWords);
     const start = this.size * counterWords * 4;
     this.#areas = [0, 1].map((turn) =>
       members.map((_, i) => new Float32Array(memory, start + (turn * this.size + i) * areaElements * 4, areaElements))
@@ -130,6 +131,7 @@ export class Group {
   sumInto(target: Float32Array, from: number, to: number): void {
     const areas = this.#areas[this.#turn];
     const scratch = this.#scratch;
+    if (this.size === 1) return target.set(areas[0].subarray(from, to));
     for (let start = from; start < to; start += blockElements) {
       const count = Math.min(blockElements, to - start);
       const [a, b] = areas;
