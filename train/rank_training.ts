@@ -19,7 +19,7 @@ import { slotIndex } from "./rank_layout.ts";
 import { ModelProgram } from "./model_program.ts";
 import { firstNonFinite } from "./non_finite.ts";
 import { checkpoint } from "./rank_checkpoint.ts";
-import { controlSlots, patienceOf, type RankJob, type RankMessage } from "./rank_protocol.ts";
+import { controlSlots, type RankJob, type RankMessage } from "./rank_protocol.ts";
 import { allow, beat, doing, type Run, sumOverRanks } from "./rank_run.ts";
 import { load } from "./rank_state.ts";
 
