@@ -21,8 +21,10 @@ const reportMilliseconds = 5000;
 /** The ranks are looked after this often, in ms. */
 const lookMilliseconds = 500;
 
-/** What to do with what the ranks tell. */
+/** What to do with what the ranks tell, and how patient to be. */
 export interface CrewHooks {
+  /** Seconds without a sign of life behind which the run is given up, once the first steps are over. */
+  readonly stallTimeout: number;
   readonly onMessage: (rank: number, message: RankMessage) => void;
   /** Told in words of ranks that wait or are silent. */
   readonly onStall: (message: string) => void;
@@ -38,9 +40,10 @@ export interface Crew {
 }
 
 /** Starts the ranks, each when the one before has opened its device. */
-export function startRanks(jobs: readonly RankJob[], { onMessage, onStall }: CrewHooks): Crew {
+export function startRanks(jobs: readonly RankJob[], { stallTimeout, onMessage, onStall }: CrewHooks): Crew {
   const status = new RunStatus(jobs[0].executor.status);
-  for (const { rank, settings } of jobs) status.allow(rank, patienceOf(settings).first);
+  const { first, usual } = patienceOf({ stallTimeout });
+  for (const { rank } of jobs) status.allow(rank, first);
   if (jobs.length > 1) shareCores(jobs.length);
   const { promise: ended, resolve, reject } = Promise.withResolvers<void>();
   const workers: Worker[] = [];
@@ -120,7 +123,7 @@ export function startRanks(jobs: readonly RankJob[], { onMessage, onStall }: Cre
       const text = wait ? describeWait(wait) : describeSilence(rank, silence, status.seen(rank));
       const patience = status.patience(rank);
       // First steps are silent while kernels are compiled.
-      const steady = patience === patienceOf(jobs[rank].settings).usual;
+      const steady = patience === usual;
       if (silence < reportMilliseconds) reported.delete(`${rank}`);
       else if (steady && waits.length === 0) report(`${rank}`, silence, text);
       if (silence > patience) fail(stallError(text));

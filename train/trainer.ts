@@ -114,6 +114,7 @@ function coordinate(
   return new Promise((resolve, reject) => {
     let result: TrainResult | undefined;
     const crew = startRanks(jobs, {
+      stallTimeout: settings.stallTimeout,
       onMessage(rank, data) {
         switch (data.type) {
           case "ready": {
