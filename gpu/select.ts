@@ -189,7 +189,11 @@ export function prepareEnvironment(selections: readonly Selection[]): void {
     DRI_PRIME: "0",
     XDG_CONFIG_HOME: `${Deno.env.get("HOME") ?? ""}/.config`,
   };
-  for (const [name, value] of Object.entries(harmless)) Deno.env.set(name, Deno.env.get(name) || value);
+  for (const [name, value] of Object.entries(harmless)) {
+    // An empty list of drivers would mean none.
+    if (value || Deno.env.get(name)) Deno.env.set(name, Deno.env.get(name) || value);
+    else delete harmless[name];
+  }
   for (const name of ["NODEVICE_SELECT", "MESA_VK_DEVICE_SELECT"]) Deno.env.delete(name);
   original = Object.fromEntries(Object.keys(harmless).map((name) => [name, Deno.env.get(name)!]));
 }

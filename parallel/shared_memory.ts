@@ -68,7 +68,7 @@ export type WaitLimit = () => number;
 /** A member's view of a group. */
 export class Group {
   readonly size: number;
-  /** This rank's place among the members. */
+  /** This rank's place among the members; -1 if it is none. */
   readonly index: number;
   readonly areaElements: number;
   readonly #counters: Int32Array;
@@ -88,7 +88,8 @@ export class Group {
     this.index = members.indexOf(rank);
     this.areaElements = areaElements;
     this.#counters = new Int32Array(memory, 0, this.size * counterWords);
-    this.#arrived = Atomics.load(this.#counters, this.index * counterWords);
+    // A stage in the middle is given the group of the outer ones, too.
+    if (this.index >= 0) this.#arrived = Atomics.load(this.#counters, this.index * counterWords);
     const start = this.size * counterWords * 4;
     this.#areas = [0, 1].map((turn) =>
       members.map((_, i) => new Float32Array(memory, start + (turn * this.size + i) * areaElements * 4, areaElements))

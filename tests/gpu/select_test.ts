@@ -132,16 +132,20 @@ function muster(folder: string, manifests: string[], args: string[], env: Record
   return deno(folder, manifests, [entry, ...args], env);
 }
 
+const driverNames = ["VK_DRIVER_FILES", "VK_ICD_FILENAMES"];
+
 async function deno(folder: string, manifests: string[], args: string[], env: Record<string, string>) {
   const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
     args: ["run", "-A", "--quiet", ...args],
     cwd: folder,
     env: {
-      ...(manifests.length > 0 ? { VK_DRIVER_FILES: manifests.join(":"), VK_ICD_FILENAMES: manifests.join(":") } : {}),
+      ...Object.fromEntries(Object.entries(Deno.env.toObject()).filter(([name]) => !driverNames.includes(name))),
+      ...(manifests.length > 0 ? Object.fromEntries(driverNames.map((name) => [name, manifests.join(":")])) : {}),
       DENO_WEBGPU_BACKEND: "vulkan",
       MUSTER_CACHE: `${folder}/cache`,
       ...env,
     },
+    clearEnv: true,
     stdin: "null",
   }).output();
   const text = new TextDecoder();
