@@ -62,10 +62,11 @@ export function describeInWorker(
       clearTimeout(patience);
       resolve(facts);
     };
-    const patience = setTimeout(() => {
-      worker.terminate();
-      end({ reason: "its driver did not answer within a minute" });
-    }, describeMilliseconds);
+    // A Worker that is stuck in its driver can only be left behind.
+    const patience = setTimeout(
+      () => end({ reason: "its driver did not answer within a minute: update it, or look at the system's log" }),
+      describeMilliseconds,
+    );
     worker.onerror = (event) => {
       event.preventDefault();
       end({ reason: event.message });
