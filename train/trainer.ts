@@ -72,7 +72,11 @@ export async function train(given: GivenSettings, hooks: TrainHooks = {}): Promi
     return await coordinate({ ...prepared, settings }, tell, hooks.signal);
   } catch (error) {
     const exitCode = error instanceof UserError ? 2 : 1;
-    metrics.write({ event: "error", message: messageOf(error), exitCode });
+    try {
+      metrics.write({ event: "error", message: messageOf(error), exitCode });
+    } catch {
+      // A full disk may be what went wrong: the first failure is the one to tell.
+    }
     throw withLastCheckpoint(error, run);
   } finally {
     metrics.close();

@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { openCheckpoint } from "../../train/checkpoint.ts";
 import type { TrainEvent } from "../../train/events.ts";
 import { readMetrics } from "../../train/run_folder.ts";
+import { train as trainHere } from "../../train/trainer.ts";
 
 const entry = new URL("../../cli.ts", import.meta.url).pathname;
 const stallSeconds = 3;
@@ -68,14 +69,14 @@ async function train(folder: string, args: readonly string[], env: Record<string
     events: output.trim().split("\n").filter(Boolean).map((line) => JSON.parse(line)),
     stderr: await errors,
     seconds: (performance.now() - last) / 1e3,
-    left: started.filter((pid) => exists(`/proc/${pid}`)),
+    left: started.filter(runs),
   };
 }
 
-function exists(path: string): boolean {
+/** True while a process runs; one that has ended may still be listed until it is waited for. */
+function runs(pid: number): boolean {
   try {
-    Deno.statSync(path);
-    return true;
+    return !/^State:\s*Z/m.test(Deno.readTextFileSync(`/proc/${pid}/status`));
   } catch {
     return false;
   }
@@ -263,3 +264,59 @@ Deno.test("a rank that fails before its device is open ends those that are at wo
       /^muster: Rank 1 failed in opening its device: MUSTER_FAULT .*; no checkpoint was saved yet$/m,
     );
   }));
+
+Deno.test("a fault of the coordinator itself ends the ranks too, and is what is thrown", () =>
+  inFolder(async (folder) => {
+    const before = Deno.env.get("MUSTER_CACHE");
+    Deno.env.set("MUSTER_CACHE", `${folder}/cache`);
+    const start = performance.now();
+    const given = { data: `${folder}/text.txt`, layers: 1, heads: 2, width: 32, sequenceLength: 16, batchSize: 4 };
+    try {
+      const steps: number[] = [];
+      const onEvent = (event: TrainEvent) => {
+        if (event.event === "step") steps.push(event.step);
+        if (event.event === "step" && event.step === 2) throw new Error("the listener failed");
+      };
+      await assert.rejects(
+        trainHere({ ...given, devices: "0,0", steps: 10_000, out: `${folder}/run` }, { onEvent }),
+        /^Error: the listener failed; no checkpoint was saved yet$/,
+      );
+      assert.deepEqual(steps, [1, 2]);
+      assert.ok(performance.now() - start < 60_000);
+    } finally {
+      if (before === undefined) Deno.env.delete("MUSTER_CACHE");
+      else Deno.env.set("MUSTER_CACHE", before);
+    }
+  }));
+
+Deno.test({
+  name: "when the watching process is killed, the one that trains saves its step and ends",
+  ignore: Deno.build.os !== "linux",
+  fn: () =>
+    inFolder(async (folder) => {
+      const args = ["train", "--json", ...settings, "--steps", "1000000", "--out", "run"];
+      const child = new Deno.Command(Deno.execPath(), {
+        args: ["run", "-A", "--quiet", entry, ...args],
+        cwd: folder,
+        env: { MUSTER_CACHE: `${folder}/cache` },
+        stdin: "null",
+        stdout: "piped",
+        stderr: "null",
+      }).spawn();
+      let output = "";
+      let trainer = 0;
+      // Ends when nobody has this end of the pipe any more.
+      for await (const chunk of child.stdout.pipeThrough(new TextDecoderStream())) {
+        output += chunk;
+        if (trainer || !output.includes('"event":"step","step":3')) continue;
+        [trainer] = childrenOf(child.pid);
+        child.kill("SIGKILL");
+      }
+      await child.status;
+      const last = JSON.parse(output.trim().split("\n").pop()!);
+      assert.ok(last.event === "done" && last.stopped, output.slice(-300));
+      await new Promise((resolve) => setTimeout(resolve, 500));
+      assert.ok(trainer > 0 && !runs(trainer));
+      (await openCheckpoint(`${folder}/run`)).close();
+    }),
+});
