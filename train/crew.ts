@@ -82,6 +82,7 @@ export function startRanks(jobs: readonly RankJob[], { stallTimeout, onMessage, 
   };
   const start = (rank: number) => {
     if (rank === jobs.length || failure !== undefined) return;
+    status.beat(rank);
     const worker = startRank(rank, jobs[rank]);
     workers.push(worker);
     worker.onerror = (event) => {
@@ -92,13 +93,11 @@ export function startRanks(jobs: readonly RankJob[], { stallTimeout, onMessage, 
     worker.onmessage = ({ data }: MessageEvent<RankMessage>) =>
       guarded(() => {
         if (data.type === "opened") return start(rank + 1);
-        if (data.type === "failed") {
+        if (data.type === "failing" || data.type === "failed") {
           // Whoever ends because of another has nothing to tell.
           if (!data.failure.stopped) fail(unpackFailure(withRank(data.failure, rank)));
-          return leave(rank);
-        }
-        if (failure === undefined) onMessage(rank, data);
-        if (data.type === "done") leave(rank);
+        } else if (failure === undefined) onMessage(rank, data);
+        if (data.type === "failed" || data.type === "done") leave(rank);
       });
   };
 

@@ -21,6 +21,9 @@ import { segmentName } from "./rank_layout.ts";
 import type { Action } from "../parallel/schedules.ts";
 import type { ParameterBank, TrainedParameter } from "./parameter_banks.ts";
 
+/** Elements that are read back at a time: each piece is a sign of life. */
+const readElements = 2 ** 24;
+
 /** Which of a parameter's tensors is meant. */
 export type StateKind = "weights" | "gradient" | "firstMoment" | "secondMoment";
 
@@ -153,7 +156,10 @@ export class ModelProgram {
     for (const bank of this.model.banks) {
       const { tensor, run } = stateOf(bank, kind);
       const flat = new Float32Array(run.length);
-      await this.program.readInto(tensor, flat);
+      for (let start = 0; start < run.length; start += readElements) {
+        await this.program.readInto(tensor, flat.subarray(start, start + readElements), start);
+        this.program.executor?.alive?.();
+      }
       bank.members.forEach(({ parameter }, i) => {
         for (const source of parameter.sources) {
           const whole = target(source.name, source.shape);

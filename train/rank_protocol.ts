@@ -83,6 +83,8 @@ export type RankMessage =
   | { readonly type: "evaluation"; readonly step: number; readonly loss: number }
   | { readonly type: "checkpoint"; readonly step: number }
   | { readonly type: "done"; readonly step: number; readonly stopped: boolean }
+  // What went wrong is told at once, and again when the device has been let go, which may take its time.
+  | { readonly type: "failing"; readonly failure: Failure }
   | { readonly type: "failed"; readonly failure: Failure };
 
 /** An error on its way between threads. */

@@ -19,7 +19,7 @@ import { slotIndex } from "./rank_layout.ts";
 import { ModelProgram } from "./model_program.ts";
 import { firstNonFinite } from "./non_finite.ts";
 import { checkpoint } from "./rank_checkpoint.ts";
-import { controlSlots, type RankJob, type RankMessage } from "./rank_protocol.ts";
+import { controlSlots, packFailure, type RankJob, type RankMessage } from "./rank_protocol.ts";
 import { allow, beat, doing, type Run, sumOverRanks } from "./rank_run.ts";
 import { load } from "./rank_state.ts";
 
@@ -156,7 +156,8 @@ async function loop(run: Run): Promise<{ step: number; stopped: boolean }> {
     stopped = stopping > 0;
 
     // The first two steps compile and are timed; a step much slower than the third says that the device has slowed down.
-    if (step > firstStep + 2) {
+    const steady = step > firstStep + 2;
+    if (steady) {
       allow(run, "usual");
       // Time spent with other ranks says nothing of this one's device.
       const own = milliseconds - shared;
@@ -168,6 +169,7 @@ async function loop(run: Run): Promise<{ step: number; stopped: boolean }> {
       if (!evaluated) allow(run, "first");
       post({ type: "evaluation", step, loss: await evaluate(run, step) });
       evaluated = true;
+      if (steady) allow(run, "usual");
     }
     if (last || (settings.checkpointInterval > 0 && step % settings.checkpointInterval === 0)) {
       await checkpoint(run, step, sent++);
@@ -184,7 +186,7 @@ async function loop(run: Run): Promise<{ step: number; stopped: boolean }> {
 export async function trainOnRank(job: RankJob, post: (message: RankMessage) => void): Promise<void> {
   // What all ranks know alike, rank 0 tells.
   const tell = (message: RankMessage) => {
-    const own = message.type === "opened" || message.type === "ready" || message.type === "done";
+    const own = ["opened", "ready", "done", "failing"].includes(message.type);
     if (own || job.rank === 0) post(message);
   };
   const { step, stopped } = await trainOnDevice(job, tell);
@@ -247,6 +249,9 @@ async function trainOnDevice(
       targets: new Int32Array(microBatch * sequenceLength),
       post,
     });
+  } catch (error) {
+    post({ type: "failing", failure: packFailure(error) });
+    throw error;
   } finally {
     data?.close();
     model?.destroy();
