@@ -60,6 +60,9 @@ async function trainHere(given: GivenSettings, json: boolean, quiet: boolean): P
   for (const signal of stopSignals) Deno.addSignalListener(signal, stop);
   // An interrupt from the terminal reaches this process too; the watching one turns it into a request to stop.
   if (Deno.build.os !== "windows") Deno.addSignalListener("SIGINT", ignore);
+  // Nobody is left to watch: the step under way is saved, and nothing goes on by itself.
+  const watcher = Deno.ppid;
+  const watching = setInterval(() => Deno.ppid === watcher || controller.abort(), 1000);
   const reporter = progressReporter({
     isTerminal: Deno.stderr.isTerminal(),
     width: () => Deno.consoleSize().columns,
@@ -72,6 +75,7 @@ async function trainHere(given: GivenSettings, json: boolean, quiet: boolean): P
     else if (!json) print(`checkpoint ${result.checkpoint}\n`);
     return 0;
   } finally {
+    clearInterval(watching);
     for (const signal of stopSignals) Deno.removeSignalListener(signal, stop);
     if (Deno.build.os !== "windows") Deno.removeSignalListener("SIGINT", ignore);
   }

@@ -31,6 +31,7 @@ export class Device {
   readonly #smallStaging: GPUBuffer;
   readonly #largeStaging: GPUBuffer;
   #synchronous = false;
+  #ended = false;
   #failure: string | undefined;
   #pending = 0;
 
@@ -40,7 +41,7 @@ export class Device {
       this.#failure ??= (event as GPUUncapturedErrorEvent).error.message;
     });
     gpu.lost.then((info) => {
-      if (info.reason !== "destroyed") this.#failure ??= `the device was lost (${info.message})`;
+      if (!this.#ended) this.#failure ??= `the device was lost (${info.message || info.reason})`;
     });
     this.#smallStaging = this.#staging(64 * 1024);
     this.#largeStaging = this.#staging(transferBytes);
@@ -177,11 +178,17 @@ export class Device {
       encoder.copyBufferToBuffer(buffer, offset + done, staging, 0, size);
       this.gpu.queue.submit([encoder.finish()]);
       const mapping = staging.mapAsync(GPUMapMode.READ, 0, size);
-      if (this.#synchronous) {
-        this.#leave(mapping);
-      } else await mapping;
-      bytes.set(new Uint8Array(staging.getMappedRange(0, size)), done);
-      staging.unmap();
+      try {
+        if (this.#synchronous) this.#leave(mapping);
+        else await mapping;
+        bytes.set(new Uint8Array(staging.getMappedRange(0, size)), done);
+        staging.unmap();
+      } catch (error) {
+        // What is behind it comes as an event, in a later turn.
+        await this.settle();
+        this.check();
+        throw error;
+      }
     }
     this.check();
   }
@@ -207,6 +214,7 @@ export class Device {
 
   /** Ends the device and frees its memory. */
   async destroy(): Promise<void> {
+    this.#ended = true;
     this.drain();
     await this.settle();
     this.#smallStaging.destroy();

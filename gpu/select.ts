@@ -21,18 +21,44 @@ export interface Way {
 export interface Selection {
   /** Absent where no list could be had: then the only adapter is taken. */
   readonly device: VulkanDevice | undefined;
-  /** To be tried in this order; none where the device is alone. */
+  /** To be tried in this order; none where the device is alone, or like another in everything that drivers tell. */
   readonly ways: readonly Way[];
+  /** True if the run opens no other: where no way works, a card of the same kind will do. */
+  readonly sole?: boolean;
+}
+
+/** Selections of these indices, in their order: one for each rank. */
+export function selectionsFor(indices: readonly number[], selections: readonly Selection[]): Selection[] {
+  const sole = new Set(indices).size === 1;
+  return indices.map((index) => ({ ...selections[index], sole }));
+}
+
+/** True if both are cards of one kind. */
+function sameKind(a: VulkanDevice, b: VulkanDevice): boolean {
+  return a.name === b.name && a.vendorId === b.vendorId && a.deviceId === b.deviceId;
 }
 
 /** True if both are the same device, as far as drivers tell. */
 export function sameDevice(a: VulkanDevice, b: VulkanDevice): boolean {
-  return a.name === b.name && a.uuid === b.uuid && a.pci === b.pci && a.vendorId === b.vendorId &&
-    a.deviceId === b.deviceId;
+  return sameKind(a, b) && a.uuid === b.uuid && a.pci === b.pci;
 }
 
 const manifestNames = ["VK_DRIVER_FILES", "VK_ICD_FILENAMES"] as const;
 const separator = Deno.build.os === "windows" ? ";" : ":";
+
+/** Folders in which the loader looks for manifests on systems like Linux, in its order. */
+function manifestFolders(): string[] {
+  const home = Deno.env.get("HOME") ?? "/";
+  const paths = (name: string, fallback: string) => (Deno.env.get(name) || fallback).split(separator).filter(Boolean);
+  return [
+    ...paths("XDG_CONFIG_HOME", `${home}/.config`),
+    ...paths("XDG_CONFIG_DIRS", "/etc/xdg"),
+    "/usr/local/etc",
+    "/etc",
+    ...paths("XDG_DATA_HOME", `${home}/.local/share`),
+    ...paths("XDG_DATA_DIRS", "/usr/local/share:/usr/share"),
+  ];
+}
 
 /** Manifests of the drivers that the loader reads. */
 function manifests(): string[] {
@@ -40,17 +66,16 @@ function manifests(): string[] {
     const given = Deno.env.get(name);
     if (given) return given.split(separator).filter(Boolean);
   }
-  const home = Deno.env.get("HOME") ?? "/";
-  const data = Deno.env.get("XDG_DATA_HOME") ?? `${home}/.local/share`;
-  const folders = ["/etc/vulkan", "/usr/local/share/vulkan", "/usr/share/vulkan", `${data}/vulkan`];
-  return folders.flatMap((folder) => {
+  const added = (Deno.env.get("VK_ADD_DRIVER_FILES") ?? "").split(separator).filter(Boolean);
+  const found = [...new Set(manifestFolders())].flatMap((folder) => {
     try {
-      return [...Deno.readDirSync(`${folder}/icd.d`)].map(({ name }) => `${folder}/icd.d/${name}`)
-        .filter((path) => path.endsWith(".json"));
+      return [...Deno.readDirSync(`${folder}/vulkan/icd.d`)].map(({ name }) => `${folder}/vulkan/icd.d/${name}`)
+        .filter((path) => path.endsWith(".json")).sort();
     } catch {
       return [];
     }
   });
+  return [...added, ...found];
 }
 
 /** Runs `body` with other values in the environment. */
@@ -153,7 +178,10 @@ export function listSelections(): Selection[] {
   });
 }
 
-/** Sets every name that a selection may change, once, before the first Worker is started. */
+/**
+ * Sets every name that a selection may change, once, before the first Worker is started. The drivers stay those that the
+ * loader found, wherever it looked for them.
+ */
 export function prepareEnvironment(selections: readonly Selection[]): void {
   if (selections.every(({ ways }) => ways.length === 0)) return;
   const harmless: Record<string, string> = {
@@ -161,7 +189,11 @@ export function prepareEnvironment(selections: readonly Selection[]): void {
     DRI_PRIME: "0",
     XDG_CONFIG_HOME: `${Deno.env.get("HOME") ?? ""}/.config`,
   };
-  for (const [name, value] of Object.entries(harmless)) Deno.env.set(name, Deno.env.get(name) || value);
+  for (const [name, value] of Object.entries(harmless)) {
+    // An empty list of drivers would mean none.
+    if (value || Deno.env.get(name)) Deno.env.set(name, Deno.env.get(name) || value);
+    else delete harmless[name];
+  }
   for (const name of ["NODEVICE_SELECT", "MESA_VK_DEVICE_SELECT"]) Deno.env.delete(name);
   original = Object.fromEntries(Object.keys(harmless).map((name) => [name, Deno.env.get(name)!]));
 }
@@ -175,20 +207,28 @@ export function preparedEnvironment(): Readonly<Record<string, string>> {
 
 /**
  * Sets the environment such that the loader lists the selected device alone, and proves it; for a Worker, just before its
- * one `requestAdapter`. `MachineError` if no way works.
+ * one `requestAdapter`. `MachineError` if no way works: better none than one card that is taken for two.
  */
-export function applySelection({ device, ways }: Selection, base: Readonly<Record<string, string>>): void {
-  if (!device || ways.length === 0) return;
+export function applySelection({ device, ways, sole }: Selection, base: Readonly<Record<string, string>>): void {
+  if (!device) return;
+  const listWith = (environment: Readonly<Record<string, string>>) => {
+    for (const [name, value] of Object.entries({ ...base, ...environment })) Deno.env.set(name, value);
+    return listVulkanDevices() ?? [];
+  };
   for (const { environment } of ways) {
     if (environment.XDG_CONFIG_HOME) writeSettings(device);
-    for (const [name, value] of Object.entries({ ...base, ...environment })) Deno.env.set(name, value);
-    const left = listVulkanDevices() ?? [];
+    const left = listWith(environment);
     if (left.length === 1 && sameDevice(left[0], device)) return;
   }
-  const tried = ways.map(({ description }) => description).join("; ");
+  const listed = listWith({});
+  if (listed.length === 1 && sameDevice(listed[0], device)) return;
+  if (sole && listed.length > 0 && listed.every((other) => sameKind(other, device))) return;
+  const tried = ways.length > 0
+    ? `tried ${ways.map(({ description }) => description).join("; ")}`
+    : "another has the same UUID, and their driver tells no PCI address";
   throw new MachineError(
-    `GPU ${device.index} (${device.name}) cannot be told from the others: tried ${tried}. Install Mesa's device-select ` +
+    `GPU ${device.index} (${device.name}) cannot be told from the others: ${tried}. Install Mesa's device-select ` +
       `layer 23.3 or newer (Debian and Ubuntu: mesa-vulkan-drivers, Arch: vulkan-mesa-device-select) or a Vulkan loader ` +
-      `of 1.4.323 or newer; or use one GPU, --devices 0`,
+      `of 1.4.323 or newer; or use one GPU, --devices ${device.index}`,
   );
 }

@@ -59,6 +59,24 @@ export const collective: OpDefinition<CollectiveAttributes> = {
   lower: () => [],
 };
 
+const kindNames: Readonly<Record<CollectiveKind, string>> = {
+  allReduce: "all-reduce",
+  reduceScatter: "reduce-scatter",
+  allGather: "all-gather",
+  send: "send",
+  receive: "receive",
+  toHost: "store",
+  fromHost: "fetch",
+};
+
+/** A collective in words, for reports: what it does, and to which tensor. */
+export function collectiveName({ name, attributes, inputs, outputs }: Op<CollectiveAttributes>): string {
+  const kind = kindNames[attributes.kind];
+  if (name.startsWith(kind)) return name;
+  const between = attributes.kind === "send" || attributes.kind === "receive";
+  return `${kind} of ${between ? attributes.group : (inputs[0] ?? outputs[0]).name}`;
+}
+
 /** True for ops that the host carries out. */
 export function isCollective(op: Op): op is Op<CollectiveAttributes> {
   return (op.definition as unknown) === collective;

@@ -13,6 +13,8 @@ export interface CollectiveExecutor {
   execute(op: Op<CollectiveAttributes>, memory: TensorMemory): Promise<void | (() => Promise<void>)>;
   /** The host memory `name`, which has `elements` at least. */
   hostMemory(name: string, elements: number): Float32Array;
+  /** Told whenever the device has come further; throws if the run is to end. */
+  alive?(): void;
 }
 
 /** Time of one op in a profiled run. */

@@ -12,6 +12,7 @@ import { type Box, cutGrid, submitEnds } from "./grid.ts";
 import type { CollectiveAttributes } from "./collective.ts";
 import type { CollectiveExecutor, OpTime } from "./executor.ts";
 import type { Graph, Op } from "./graph.ts";
+import type { Piece, PieceStretch, Segment } from "./pieces.ts";
 import { formatBytes, makePlan, placementOf, type Plan, type PlannedDispatch } from "./plan.ts";
 import { TensorMemory } from "./tensor_memory.ts";
 
@@ -20,30 +21,8 @@ const dispatchMilliseconds = 100;
 /** Share of the measured multiply-add rate that a first guess counts on. */
 const guessedEfficiency = 0.1;
 const uniformStride = 256;
-
-/** Something to execute: a dispatch or a piece of one. */
-interface Piece {
-  readonly planned: PlannedDispatch;
-  readonly pipeline: GPUComputePipeline;
-  readonly bindGroup: GPUBindGroup;
-  readonly origin: readonly [number, number, number];
-  readonly size: readonly [number, number, number];
-  milliseconds: number;
-}
-
-/** Pieces between two collectives. */
-interface PieceStretch {
-  pieces: Piece[];
-  /** Index behind the last piece of each submit. */
-  ends: number[];
-  /** Carried out behind them. */
-  readonly collective: Op<CollectiveAttributes> | undefined;
-}
-
-interface Segment {
-  readonly stretches: PieceStretch[];
-  runs: number;
-}
+/** Behind this much work, in ms, the device is waited for: what has come to an end tells that it works. */
+const drainMilliseconds = 2000;
 
 /** How to run a segment. */
 export interface RunOptions {
@@ -56,6 +35,8 @@ export class Program extends TensorMemory {
   readonly #segments = new Map<string, Segment>();
   readonly #uniforms: GPUBuffer[] = [];
   readonly #absent: GPUBuffer;
+  /** Submitted since the device was last waited for, in ms. */
+  #underWay = 0;
 
   /** Carries out collectives; set before a segment that has some is run. */
   executor: CollectiveExecutor | undefined;
@@ -176,8 +157,8 @@ export class Program extends TensorMemory {
   }
 
   /**
-   * Submits a segment. Does not wait, but for the second run, which is timed, and for collectives. Without these it is
-   * finished when the call returns.
+   * Submits a segment. Waits only now and then in much work, in the second run, which is timed, and for collectives. Without
+   * these it is finished when the call returns.
    */
   async run(name: string, { last = true }: RunOptions = {}): Promise<void> {
     const segment = this.#segment(name);
@@ -200,8 +181,16 @@ export class Program extends TensorMemory {
     let from = 0;
     for (const end of ends) {
       this.#submit(pieces, from, end);
+      for (let i = from; i < end; i++) this.#underWay += pieces[i].milliseconds;
       from = end;
+      if (this.#underWay > drainMilliseconds) this.#drain();
     }
+  }
+
+  #drain(): void {
+    this.device.drain();
+    this.#underWay = 0;
+    this.executor?.alive?.();
   }
 
   async #execute(op: Op<CollectiveAttributes>): Promise<(() => Promise<void>) | undefined> {
@@ -220,7 +209,7 @@ export class Program extends TensorMemory {
     for (let i = 0; i < segment.pieces.length; i++) {
       const start = performance.now();
       this.#submit(segment.pieces, i, i + 1);
-      this.device.drain();
+      this.#drain();
       segment.pieces[i].milliseconds = Math.max(0.001, performance.now() - start - floor);
     }
     segment.pieces = segment.pieces.flatMap((piece) => {

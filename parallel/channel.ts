@@ -40,7 +40,10 @@ export function createChannel(
 export class Channel {
   readonly #words: Int32Array;
   readonly #messages: readonly Float32Array[];
-  #count = 0;
+  /** Messages that went through this end; wraps around. */
+  #count: number;
+  /** Where the next one is. */
+  #place = 0;
 
   constructor(
     readonly setup: ChannelSetup,
@@ -48,8 +51,9 @@ export class Channel {
     readonly status: RunStatus,
     readonly limit: WaitLimit,
   ) {
-    const { memory, elements, capacity } = setup;
+    const { memory, elements, capacity, from } = setup;
     this.#words = new Int32Array(memory, 0, headerBytes / 4);
+    this.#count = Atomics.load(this.#words, rank === from ? counters.sent : counters.taken);
     this.#messages = Array.from(
       { length: capacity },
       (_, i) => new Float32Array(memory, headerBytes + i * elements * 4, elements),
@@ -63,6 +67,7 @@ export class Channel {
 
   #advance(counter: number): void {
     this.#count = (this.#count + 1) | 0;
+    this.#place = (this.#place + 1) % this.setup.capacity;
     Atomics.store(this.#words, counter, this.#count);
     Atomics.notify(this.#words, counter);
   }
@@ -70,7 +75,7 @@ export class Channel {
   /** Where the next message to send is written; waits for room. */
   room(): Float32Array {
     this.#await(counters.taken, this.#count - this.setup.capacity + 1, this.setup.to);
-    return this.#messages[(this.#count >>> 0) % this.setup.capacity];
+    return this.#messages[this.#place];
   }
 
   /** Sends what was written. */
@@ -81,7 +86,7 @@ export class Channel {
   /** The next message; it stays until `taken`. */
   message(): Float32Array {
     this.#await(counters.sent, this.#count + 1, this.setup.from);
-    return this.#messages[(this.#count >>> 0) % this.setup.capacity];
+    return this.#messages[this.#place];
   }
 
   /** Gives the message's room back. */

@@ -3,7 +3,7 @@
  * @module
  */
 
-import type { CollectiveAttributes, Run } from "../graph/collective.ts";
+import { type CollectiveAttributes, collectiveName, type Run } from "../graph/collective.ts";
 import type { Op } from "../graph/graph.ts";
 import type { CollectiveExecutor } from "../graph/executor.ts";
 import { elementCount, type Tensor } from "../graph/tensor.ts";
@@ -28,6 +28,7 @@ export class SharedMemoryExecutor implements CollectiveExecutor {
   readonly #groups: ReadonlyMap<string, Group>;
   readonly #channels: ReadonlyMap<string, Channel>;
   readonly #hostMemories: Map<string, Float32Array>;
+  readonly #names = new Map<Op<CollectiveAttributes>, string>();
   /** Time spent in collectives, copies included, in ms. */
   milliseconds = 0;
 
@@ -70,20 +71,39 @@ export class SharedMemoryExecutor implements CollectiveExecutor {
 
   /** Reads what this rank brings; the exchange is done at once, or returned if it can wait. */
   async execute(op: Op<CollectiveAttributes>, memory: TensorMemory): Promise<void | (() => Promise<void>)> {
-    this.status.doing(this.setup.rank, op.name);
+    let name = this.#names.get(op);
+    if (name === undefined) this.#names.set(op, name = collectiveName(op));
+    const known = name;
     // Reading back waits for the device: what that still computes is no time of the collective.
     const { kind } = op.attributes;
     if (kind !== "receive" && kind !== "fromHost") memory.device.drain();
+    const rest = await this.#timed(known, () => this.#begin(op, memory));
+    return rest && (() => this.#timed(known, rest));
+  }
+
+  /** The sums of numbers over all ranks; `what` names them in reports. */
+  sumNumbers(what: string, values: readonly number[]): number[] {
+    const { status, setup: { rank } } = this;
+    status.entering(rank, what);
+    const sums = this.group("world").sumNumbers(values);
+    status.leaving(rank);
+    return sums;
+  }
+
+  /** A sign of life; ends this rank if another has failed. */
+  alive(): void {
+    this.status.beat(this.setup.rank);
+    this.status.check();
+  }
+
+  async #timed<T>(collective: string, body: () => Promise<T>): Promise<T> {
+    const { status, setup: { rank } } = this;
     const began = performance.now();
-    const rest = await this.#begin(op, memory);
+    status.entering(rank, collective);
+    const result = await body();
+    status.leaving(rank);
     this.milliseconds += performance.now() - began;
-    if (!rest) return;
-    return async () => {
-      const began = performance.now();
-      this.status.doing(this.setup.rank, op.name);
-      await rest();
-      this.milliseconds += performance.now() - began;
-    };
+    return result;
   }
 
   async #begin(

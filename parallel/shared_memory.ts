@@ -7,8 +7,7 @@
  * @module
  */
 
-import { MachineError } from "../errors.ts";
-import { describeWait, type RunStatus, StoppedError } from "./status.ts";
+import { describeWait, type RunStatus, stallError } from "./status.ts";
 
 /** Plain data from which a member makes its `Group`. */
 export interface GroupSetup {
@@ -43,7 +42,10 @@ export function createGroup(members: readonly number[], areaElements: number, al
   return { members, memory, areaElements: elements };
 }
 
-/** Waits until the counter `words[index]`, which `other` moves, has reached `value`. */
+/**
+ * Waits until the counter `words[index]`, which `other` moves, has reached `value`. `StoppedError` when the run has failed,
+ * `MachineError` when the other, and whoever it waits for itself, has shown no sign of life for longer than the limit.
+ */
 export function awaitCounter(
   words: Int32Array,
   index: number,
@@ -56,18 +58,19 @@ export function awaitCounter(
   const { status, rank, other } = who;
   const start = performance.now();
   status.waiting(rank, other);
-  do {
-    Atomics.wait(words, index, current, lookMilliseconds);
-    if (status.failed) throw new StoppedError("Another rank failed");
-    if (performance.now() - start > who.limit()) {
-      const wait = status.waits(rank + 1).find((wait) => wait.rank === rank)!;
-      throw new MachineError(`${describeWait(wait).replace(/^r/, "R")}: given up (--stall-timeout)`, {
-        restartable: true,
-      });
-    }
-    current = Atomics.load(words, index);
-  } while (((current - value) | 0) < 0);
-  status.goesOn(rank);
+  try {
+    do {
+      Atomics.wait(words, index, current, lookMilliseconds);
+      status.check();
+      const silence = status.follow(rank, other);
+      if (Math.min(silence, performance.now() - start) > who.limit()) {
+        throw stallError(describeWait(status.waits(rank + 1).find((wait) => wait.rank === rank)!));
+      }
+      current = Atomics.load(words, index);
+    } while (((current - value) | 0) < 0);
+  } finally {
+    status.goesOn(rank);
+  }
 }
 
 /** What a wait is limited by, in ms; a function, since first steps may take longer. */
@@ -76,7 +79,7 @@ export type WaitLimit = () => number;
 /** A member's view of a group. */
 export class Group {
   readonly size: number;
-  /** This rank's place among the members. */
+  /** This rank's place among the members; -1 if it is none. */
   readonly index: number;
   readonly areaElements: number;
   readonly #counters: Int32Array;
@@ -96,6 +99,8 @@ export class Group {
     this.index = members.indexOf(rank);
     this.areaElements = areaElements;
     this.#counters = new Int32Array(memory, 0, this.size * counterWords);
+    // A stage in the middle is given the group of the outer ones, too.
+    if (this.index >= 0) this.#arrived = Atomics.load(this.#counters, this.index * counterWords);
     const start = this.size * counterWords * 4;
     this.#areas = [0, 1].map((turn) =>
       members.map((_, i) => new Float32Array(memory, start + (turn * this.size + i) * areaElements * 4, areaElements))
@@ -138,6 +143,7 @@ export class Group {
   sumInto(target: Float32Array, from: number, to: number): void {
     const areas = this.#areas[this.#turn];
     const scratch = this.#scratch;
+    if (this.size === 1) return target.set(areas[0].subarray(from, to));
     for (let start = from; start < to; start += blockElements) {
       const count = Math.min(blockElements, to - start);
       const [a, b] = areas;

@@ -1,35 +1,38 @@
 /**
  * The ranks of a run as the coordinator sees them: started one after another, watched, and ended together.
  *
- * A Worker that is ended while its device works takes the process with it, and so does a process that ends while a Worker's
- * driver is being unloaded: a rank is asked to stop, ends by itself, and is given a moment to be gone.
+ * A Worker that is ended while its device works takes the process with it: when the run has failed, a rank ends by itself,
+ * at the latest at its next wait or sign of life. One that does not, because it is stuck in its driver, is left behind:
+ * whoever ends the process ends it too.
  * @module
  */
 
 import { MachineError } from "../errors.ts";
-import { describeWait, RunStatus } from "../parallel/status.ts";
+import { describeSilence, describeWait, RunStatus, stallError } from "../parallel/status.ts";
 import { type RankTask, startRank } from "./rank.ts";
-import { controlSlots, type RankMessage, unpackFailure } from "./rank_protocol.ts";
+import { type Failure, patienceOf, type RankMessage, unpackFailure } from "./rank_protocol.ts";
 
-/** Without a sign of life from any device for this long, in ms, a run is given up. First steps compile kernels. */
-const stallMilliseconds = 10 * 60_000;
-/** Time that the devices get to finish what they do when the run has failed, in ms: alone, and with others to wait for. */
-const stopMilliseconds = { alone: 60_000, together: 5000 };
+/** Time that ranks get to end by themselves when the run has failed, in ms. */
+const leaveMilliseconds = 2500;
 /** Time for a rank's thread to let go of its driver; Deno does not tell when a Worker is gone. In ms. */
 const unloadMilliseconds = 100;
-/** A rank that waits for another for this long, in ms, is reported. */
+/** A rank that waits for another, or shows no sign of life, for this long, in ms, is reported. */
 const reportMilliseconds = 5000;
+/** The ranks are looked after this often, in ms. */
+const lookMilliseconds = 500;
 
-/** What to do with what the ranks tell. */
+/** What to do with what the ranks tell, and how patient to be. */
 export interface CrewHooks {
+  /** Seconds without a sign of life behind which the run is given up, once the first steps are over. */
+  readonly stallTimeout: number;
   readonly onMessage: (rank: number, message: RankMessage) => void;
-  /** Told in words of ranks that wait. */
+  /** Told in words of ranks that wait or are silent. */
   readonly onStall: (message: string) => void;
 }
 
 /** Ranks at work. */
 export interface Crew {
-  /** Resolves when all ranks are done and gone; rejects with the first failure when all are gone. */
+  /** Resolves when all ranks are done and gone; rejects with the first failure, when all are gone or time is up. */
   readonly ended: Promise<void>;
   readonly failed: boolean;
   /** Ends all ranks for a reason that is none of theirs. */
@@ -37,20 +40,20 @@ export interface Crew {
 }
 
 /** Starts the ranks, each when the one before has opened its device. */
-export function startRanks(tasks: readonly RankTask[], { onMessage, onStall }: CrewHooks): Crew {
-  const [{ job }] = tasks;
-  const control = new Int32Array(job.control);
-  const status = new RunStatus(job.executor.status);
+export function startRanks(tasks: readonly RankTask[], { stallTimeout, onMessage, onStall }: CrewHooks): Crew {
+  const status = new RunStatus(tasks[0].job.executor.status);
+  const { first, usual } = patienceOf({ stallTimeout });
+  for (const { job } of tasks) status.allow(job.rank, first);
   if (tasks.length > 1) shareCores(tasks.length);
   const { promise: ended, resolve, reject } = Promise.withResolvers<void>();
   const workers: Worker[] = [];
   const gone = new Set<number>();
   let failure: unknown;
-  let patience: ReturnType<typeof setTimeout> | undefined;
+  let lastCall: ReturnType<typeof setTimeout> | undefined;
 
   const settle = () => {
     clearInterval(watch);
-    clearTimeout(patience);
+    clearTimeout(lastCall);
     setTimeout(() => failure === undefined ? resolve() : reject(failure), unloadMilliseconds);
   };
   const leave = (rank: number) => {
@@ -61,16 +64,25 @@ export function startRanks(tasks: readonly RankTask[], { onMessage, onStall }: C
     if (failure !== undefined) return;
     failure = error;
     status.fail();
-    Atomics.store(control, controlSlots.stop, 1);
-    Atomics.add(control, controlSlots.saved, 1 << 20);
-    Atomics.notify(control, controlSlots.saved);
-    patience = setTimeout(() => {
-      workers.forEach((worker, rank) => gone.has(rank) || worker.terminate());
-      settle();
-    }, tasks.length > 1 ? stopMilliseconds.together : stopMilliseconds.alone);
+    lastCall = setTimeout(settle, leaveMilliseconds);
+  };
+  /** Says whose failure it is, and in what; a stall names ranks itself, a user's mistake is nobody's. */
+  const withRank = (failure: Failure, rank: number): Failure => {
+    const { kind, message } = failure;
+    if (tasks.length === 1 || kind === "user" || /^Rank \d/.test(message)) return failure;
+    return { ...failure, message: `Rank ${rank} failed in ${status.seen(rank)}: ${message}` };
+  };
+  /** What goes wrong in the coordinator ends the run like any other failure. */
+  const guarded = (body: () => void) => {
+    try {
+      body();
+    } catch (error) {
+      fail(error);
+    }
   };
   const start = (rank: number) => {
     if (rank === tasks.length || failure !== undefined) return;
+    status.beat(rank);
     const worker = startRank(rank, tasks[rank]);
     workers.push(worker);
     worker.onerror = (event) => {
@@ -78,41 +90,46 @@ export function startRanks(tasks: readonly RankTask[], { onMessage, onStall }: C
       fail(new MachineError(`The Worker of rank ${rank} failed: ${event.message}`, { restartable: true }));
       leave(rank);
     };
-    worker.onmessage = ({ data }: MessageEvent<RankMessage>) => {
-      if (data.type === "opened") return start(rank + 1);
-      if (data.type === "failed") {
-        // Whoever ends because of another has nothing to tell.
-        if (!data.failure.stopped) fail(unpackFailure(data.failure));
-        return leave(rank);
-      }
-      onMessage(rank, data);
-      if (data.type === "done") leave(rank);
-    };
+    worker.onmessage = ({ data }: MessageEvent<RankMessage>) =>
+      guarded(() => {
+        if (data.type === "opened") return start(rank + 1);
+        if (data.type === "failing" || data.type === "failed") {
+          // Whoever ends because of another has nothing to tell.
+          if (!data.failure.stopped) fail(unpackFailure(withRank(data.failure, rank)));
+        } else if (failure === undefined) onMessage(rank, data);
+        if (data.type === "failed" || data.type === "done") leave(rank);
+      });
   };
 
-  let heartbeat = -1;
-  let alive = performance.now();
   const reported = new Set<string>();
-  const watch = setInterval(() => {
-    for (const wait of status.waits(tasks.length)) {
-      const key = `${wait.rank} ${wait.waitingFor} ${wait.collective}`;
-      if (wait.milliseconds < reportMilliseconds || reported.has(key)) continue;
-      reported.add(key);
-      onStall(describeWait(wait));
+  const report = (key: string, milliseconds: number, text: string) => {
+    if (milliseconds < reportMilliseconds || reported.has(key)) return;
+    reported.add(key);
+    onStall(text);
+  };
+  const look = () => {
+    if (failure !== undefined) return;
+    const waits = status.waits(tasks.length);
+    for (const wait of waits) {
+      // Waiting for one that computes is no stall.
+      const stalled = Math.min(wait.milliseconds, status.silence(wait.waitingFor));
+      report(`${wait.rank} ${wait.began}`, stalled, describeWait(wait));
     }
-    const now = Atomics.load(control, controlSlots.heartbeat);
-    if (now !== heartbeat) {
-      alive = performance.now();
-      reported.clear();
+    for (let rank = 0; rank < workers.length; rank++) {
+      if (gone.has(rank)) continue;
+      const silence = status.silence(rank);
+      const [wait] = waits.filter((wait) => wait.waitingFor === rank).sort((a, b) => b.milliseconds - a.milliseconds);
+      const text = wait ? describeWait(wait) : describeSilence(rank, silence, status.seen(rank));
+      const patience = status.patience(rank);
+      // First steps are silent while kernels are compiled.
+      const steady = patience === usual;
+      if (silence < reportMilliseconds) reported.delete(`${rank}`);
+      else if (steady && waits.length === 0) report(`${rank}`, silence, text);
+      if (silence > patience) fail(stallError(text));
     }
-    heartbeat = now;
-    if (performance.now() - alive < stallMilliseconds) return;
-    const minutes = stallMilliseconds / 60_000;
-    fail(
-      new MachineError(`The device has done nothing for ${minutes} minutes: its driver hangs`, { restartable: true }),
-    );
-  }, 1000);
-  start(0);
+  };
+  const watch = setInterval(() => guarded(look), lookMilliseconds);
+  guarded(() => start(0));
   return {
     ended,
     get failed() {

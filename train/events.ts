@@ -42,6 +42,8 @@ export type TrainEvent =
   | { readonly event: "evaluation"; readonly step: number; readonly loss: number }
   | { readonly event: "checkpoint"; readonly step: number; readonly path: string }
   | { readonly event: "message"; readonly message: string }
+  /** A rank that has waited for another for 5 seconds, or has shown no sign of life for as long. */
+  | { readonly event: "stall"; readonly message: string }
   | { readonly event: "error"; readonly message: string; readonly exitCode: number }
   | {
     readonly event: "done";

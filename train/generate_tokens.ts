@@ -5,7 +5,7 @@
 
 import { StoppedError } from "../parallel/status.ts";
 import { startRanks } from "./crew.ts";
-import { generationJobs, type TokenRequest } from "./generation_job.ts";
+import { generationJobs, type TokenRequest, usualStallTimeout } from "./generation_job.ts";
 import { isLast } from "./turns.ts";
 
 /** Hooks of a generation. */
@@ -27,6 +27,7 @@ export async function generateTokens(request: TokenRequest, hooks: TokenHooks): 
   const made = request.prompts.map(() => 0);
   let finished = 0;
   const crew = startRanks(jobs.map((job) => ({ kind: "generate", job })), {
+    stallTimeout: request.stallTimeout ?? usualStallTimeout,
     onMessage(_, message) {
       if (message.type === "begun") onBegin?.(message.text);
       if (message.type !== "token") return;

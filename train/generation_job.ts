@@ -5,7 +5,13 @@
 
 import { UserError } from "../errors.ts";
 import { noDeviceError } from "../gpu/open.ts";
-import { listSelections, preparedEnvironment, prepareEnvironment, type Selection } from "../gpu/select.ts";
+import {
+  listSelections,
+  preparedEnvironment,
+  prepareEnvironment,
+  type Selection,
+  selectionsFor,
+} from "../gpu/select.ts";
 import type { ModelConfiguration } from "../model/configuration.ts";
 import type { ExecutorSetup } from "../parallel/executor.ts";
 import { createMailbox, type MailboxSetup } from "../parallel/mailbox.ts";
@@ -13,8 +19,11 @@ import { type Mesh, partsOf, rankAt, worldSize } from "../parallel/mesh.ts";
 import { makeExecutors, parseDevices } from "./launch.ts";
 import { type RankLayout, soleRank } from "./rank_layout.ts";
 import type { SamplingOptions } from "./sampling.ts";
-import { completeSettings } from "./settings.ts";
+import { completeSettings, trainOptions } from "./settings.ts";
 import type { TurnOptions } from "./turns.ts";
+
+/** Seconds that a rank waits for another before all is given up, where nothing else is asked for. */
+export const usualStallTimeout = trainOptions.stallTimeout.fallback;
 
 /** How ranks are laid out. */
 export interface GenerationMesh {
@@ -49,7 +58,6 @@ export interface GenerationJob extends TurnOptions {
   readonly request: TokenRequest;
   readonly rank: number;
   readonly mesh: Mesh;
-  readonly control: SharedArrayBuffer;
   readonly executor: ExecutorSetup;
   /** The tokens chosen for each slot, from the rank that has all logits. */
   readonly mailboxes: readonly MailboxSetup[];
@@ -101,9 +109,9 @@ export function generationJobs(request: TokenRequest): GenerationJob[] {
   if (selections.length === 0) throw noDeviceError();
   const devices = devicesOf(request, selections);
   prepareEnvironment(selections);
+  const chosen = selectionsFor(devices, selections);
   const last = rankAt(mesh, { data: 0, pipeline: pp - 1, tensor: 0 });
   const mailboxes = Array.from({ length: slots }, () => createMailbox(last));
-  const control = new SharedArrayBuffer(64);
   return makeExecutors(configuration, mesh, completeSettings({ pp, tp }), layouts, [1]).map((executor, rank) => ({
     request,
     slots,
@@ -112,10 +120,9 @@ export function generationJobs(request: TokenRequest): GenerationJob[] {
     positions: configuration.maximumSequenceLength,
     rank,
     mesh,
-    control,
     executor,
     mailboxes,
-    selection: selections[devices[rank]],
+    selection: chosen[rank],
     environment: preparedEnvironment(),
   }));
 }

@@ -20,6 +20,9 @@ import type { Action } from "../parallel/schedules.ts";
 import { hostNames, type ParameterBank, type TrainedParameter } from "./parameter_banks.ts";
 import { checkShape, eachRun, placeOf, type StateKind, storedName } from "./model_state.ts";
 
+/** Elements that are read back at a time: each piece is a sign of life. */
+const readElements = 2 ** 24;
+
 /** Which micro-batch of a step is staged. */
 export interface MicroBatch {
   readonly seed: number;
@@ -100,8 +103,14 @@ export class ModelProgram {
   async readState(bank: ParameterBank, kind: StateKind): Promise<{ run: Run; flat: Float32Array }> {
     const { tensor, run, host } = placeOf(bank, kind, this.model.layout);
     const flat = new Float32Array(run.length);
-    if (host) flat.set(this.#hostMemory(host, run.length));
-    else await this.program.readInto(tensor, flat);
+    if (host) {
+      flat.set(this.#hostMemory(host, run.length));
+      return { run, flat };
+    }
+    for (let start = 0; start < run.length; start += readElements) {
+      await this.program.readInto(tensor, flat.subarray(start, start + readElements), start);
+      this.program.executor?.alive?.();
+    }
     return { run, flat };
   }
 

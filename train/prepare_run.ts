@@ -7,7 +7,7 @@ import { openDataset, resolveData } from "../data/dataset.ts";
 import { loadTokenizer } from "../data/tokenizer.ts";
 import { UserError } from "../errors.ts";
 import { noDeviceError } from "../gpu/open.ts";
-import { listSelections, preparedEnvironment, prepareEnvironment } from "../gpu/select.ts";
+import { listSelections, preparedEnvironment, prepareEnvironment, selectionsFor } from "../gpu/select.ts";
 import { openCheckpoint } from "./checkpoint.ts";
 import type { TrainEvent } from "./events.ts";
 import { coordinatesOf, type Mesh, settleMesh, worldSize } from "../parallel/mesh.ts";
@@ -113,6 +113,7 @@ export async function prepareRun(given: GivenSettings, onEvent: (event: TrainEve
   const control = new SharedArrayBuffer(64);
   const checkpoint = makeCheckpointMemory(configuration);
   const tokenizer = await loadTokenizer(dataFolder);
+  const chosen = selectionsFor(devices, selections);
   return {
     settings,
     run,
@@ -134,7 +135,7 @@ export async function prepareRun(given: GivenSettings, onEvent: (event: TrainEve
       rebalances,
       executor,
       checkpoint,
-      selection: selections[devices[rank]],
+      selection: chosen[rank],
       environment: preparedEnvironment(),
     })),
   };

@@ -71,6 +71,7 @@ export function progressReporter(terminal: Terminal, options: { quiet: boolean }
     if (options.quiet && event.event !== "done") return;
     switch (event.event) {
       case "message":
+      case "stall":
         return line(event.message);
       case "start":
         steps = event.config.steps;

@@ -70,10 +70,11 @@ function look<T>(task: LookTask): Promise<T | { readonly reason: string }> {
       clearTimeout(patience);
       resolve(found);
     };
-    const patience = setTimeout(() => {
-      worker.terminate();
-      end({ reason: "its driver did not answer within a minute" });
-    }, lookMilliseconds);
+    // A Worker that is stuck in its driver can only be left behind.
+    const patience = setTimeout(
+      () => end({ reason: "its driver did not answer within a minute: update it, or look at the system's log" }),
+      lookMilliseconds,
+    );
     worker.onerror = (event) => {
       event.preventDefault();
       end({ reason: event.message });

@@ -9,16 +9,14 @@ import { openDevice } from "../gpu/open.ts";
 import { elementCount } from "../graph/tensor.ts";
 import { SharedMemoryExecutor } from "../parallel/executor.ts";
 import { Mailbox } from "../parallel/mailbox.ts";
-import { StoppedError } from "../parallel/status.ts";
+import { RunStatus } from "../parallel/status.ts";
 import { computeLogits, takeToken } from "./decode.ts";
-import { type GenerationJob, generationLayout } from "./generation_job.ts";
+import { type GenerationJob, generationLayout, usualStallTimeout } from "./generation_job.ts";
 import { ModelProgram } from "./model_program.ts";
-import { controlSlots, type RankMessage } from "./rank_protocol.ts";
+import { patienceOf, type RankMessage } from "./rank_protocol.ts";
 import { drawFor, sampleToken } from "./sampling.ts";
 import { turnsOf } from "./turns.ts";
 
-/** Time that ranks wait for each other while weights are loaded, in ms. */
-const loadMilliseconds = 10 * 60_000;
 /** Un-awaited mappings are let go this often, in ms. */
 const settleMilliseconds = 2000;
 
@@ -30,22 +28,21 @@ export async function generateOnRank(job: GenerationJob, post: (message: RankMes
 
 async function generateOnDevice(job: GenerationJob, post: (message: RankMessage) => void): Promise<number> {
   const { rank, request } = job;
-  const control = new Int32Array(job.control);
-  const { configuration, stallTimeout = 60, sampling, seed } = request;
+  const { configuration, stallTimeout = usualStallTimeout, sampling, seed } = request;
+  const status = new RunStatus(job.executor.status);
   let device: Device | undefined;
   let model: ModelProgram | undefined;
   try {
+    status.doing(rank, "opening its device");
     device = await openDevice({ selection: job.selection, environment: job.environment });
     post({ type: "opened" });
-    let loaded = false;
-    // Until all are ready, others wait longer.
-    const limit = () => Math.max(stallTimeout * 1e3, loaded ? 0 : loadMilliseconds);
+    const limit = () => status.patience(rank);
     const executor = new SharedMemoryExecutor(job.executor, limit);
-    const { status } = executor;
     const mailboxes = job.mailboxes.map((mailbox) => new Mailbox(mailbox, rank, status, limit));
     const layout = generationLayout(job.request.configuration, job);
     const options = { configuration, batch: 1, sequenceLength: 1, segments: ["decode"] as const, layout };
     model = await ModelProgram.create(device, options, executor);
+    status.doing(rank, "loading its weights");
     const weights = openModelFolder(request.folder);
     model.load(weights);
     weights.close();
@@ -56,13 +53,12 @@ async function generateOnDevice(job: GenerationJob, post: (message: RankMessage)
       status.doing(rank, `the choice of a token of text ${text + 1}`);
       return mailboxes[slot].take();
     };
-    status.doing(rank, "its start");
-    executor.group("world").sumNumbers([0]);
-    loaded = true;
+    executor.sumNumbers("the meeting behind loading", [0]);
+    status.allow(rank, patienceOf({ stallTimeout }).usual);
     let turns = 0;
     let settled = performance.now();
     for (const turn of turnsOf(request.prompts, job, chosen)) {
-      if (status.failed) throw new StoppedError("Another rank failed");
+      executor.alive();
       const { slot, text } = turn;
       if (turn.begins && rank === 0) post({ type: "begun", text });
       await takeToken(model, turn);
@@ -73,7 +69,6 @@ async function generateOnDevice(job: GenerationJob, post: (message: RankMessage)
         post({ type: "token", text, token });
       }
       turns++;
-      Atomics.add(control, controlSlots.heartbeat, 1);
       if (performance.now() - settled > settleMilliseconds) {
         await device.settle();
         settled = performance.now();

@@ -53,9 +53,16 @@ export const controlSlots = {
   stop: 0,
   /** Counted up by the coordinator when a checkpoint is on the disk. */
   saved: 1,
-  /** Counted up by the ranks whenever something is done. */
-  heartbeat: 2,
 } as const;
+
+/**
+ * How long ranks wait for each other, and may themselves show no sign of life, in ms: at first, while kernels are compiled
+ * and timed, and then.
+ */
+export function patienceOf({ stallTimeout }: { readonly stallTimeout: number }): { first: number; usual: number } {
+  const usual = stallTimeout * 1e3;
+  return { first: Math.max(10 * 60_000, usual), usual };
+}
 
 /** What a rank tells. */
 export type RankMessage =
@@ -83,6 +90,8 @@ export type RankMessage =
   | { readonly type: "begun"; readonly text: number }
   | { readonly type: "token"; readonly text: number; readonly token: number }
   | { readonly type: "done"; readonly step: number; readonly stopped: boolean }
+  // What went wrong is told at once, and again when the device has been let go, which may take its time.
+  | { readonly type: "failing"; readonly failure: Failure }
   | { readonly type: "failed"; readonly failure: Failure };
 
 /** An error on its way between threads. */

@@ -12,23 +12,21 @@ import { describeBytes, makePlan, usableMemory } from "../graph/plan.ts";
 import { SharedMemoryExecutor } from "../parallel/executor.ts";
 import { apportion, rebalance } from "../parallel/balance.ts";
 import { coordinatesOf } from "../parallel/mesh.ts";
+import { RunStatus } from "../parallel/status.ts";
+import { faultAt } from "./faults.ts";
 import { layoutOf, scheduleOf } from "./launch.ts";
-import { microBatchCount } from "./share_batch.ts";
 import { learningRateAt } from "./learning_rate.ts";
 import { buildModelGraph, type ModelGraphOptions } from "./model_graph.ts";
 import { slotIndex } from "./rank_layout.ts";
 import { ModelProgram } from "./model_program.ts";
-import { statePrefixes } from "./model_state.ts";
 import { firstNonFinite } from "./non_finite.ts";
+import { checkpoint } from "./rank_checkpoint.ts";
+import { controlSlots, packFailure, type RankJob, type RankMessage } from "./rank_protocol.ts";
+import { allow, beat, doing, type Run, shareOf, sumOverRanks } from "./rank_run.ts";
 import { load } from "./rank_state.ts";
-import { controlSlots, type RankJob, type RankMessage } from "./rank_protocol.ts";
 
-/** Time allowed for a checkpoint to reach the disk before the next is taken, in ms. */
-const saveMilliseconds = 30 * 60_000;
 /** Un-awaited mappings are let go this often, in ms. */
 const settleMilliseconds = 2000;
-/** Time that ranks wait for each other while kernels are compiled and timed, in ms. */
-const firstStepsMilliseconds = 10 * 60_000;
 /** A step this many times slower than it was when its submits were sized is timed anew. */
 const slowdown = 3;
 
@@ -46,38 +44,6 @@ function chooseMicroBatch(device: Device, job: RankJob, options: Omit<ModelGraph
   return 1;
 }
 
-/** What the loop works with. */
-interface Run {
-  readonly job: RankJob;
-  readonly executor: SharedMemoryExecutor;
-  /** Sequences of a step that each copy of the model takes, in order. */
-  shares: readonly number[];
-  /** What this rank's stage of a pipeline does. */
-  readonly schedule: ReturnType<typeof scheduleOf> | undefined;
-  readonly model: ModelProgram;
-  readonly control: Int32Array;
-  readonly microBatch: number;
-  readonly training: Loader;
-  readonly validation: Loader;
-  readonly tokens: Uint32Array;
-  readonly targets: Int32Array;
-  readonly post: (message: RankMessage) => void;
-  /** Told when the first steps, which compile and measure, are done. */
-  readonly onSteady: () => void;
-}
-
-/** Sequences of a step that this rank's copy of the model takes, and the first of them. */
-function shareOf({ shares, model }: Run): { first: number; share: number; count: number } {
-  const { index } = model.model.layout.data;
-  const first = shares.slice(0, index).reduce((a, b) => a + b, 0);
-  const share = shares[index];
-  return { first, share, count: microBatchCount({ share, microBatchSize: model.model.options.batch }) };
-}
-
-function beat(run: Run): void {
-  Atomics.add(run.control, controlSlots.heartbeat, 1);
-}
-
 /** Fills the batch arrays with `count` samples from `first` on; places beyond have no target. */
 function fill(run: Run, loader: Loader, first: number, count: number): void {
   const { sequenceLength } = run.job;
@@ -87,13 +53,9 @@ function fill(run: Run, loader: Loader, first: number, count: number): void {
   }
 }
 
-/** The sum over all ranks of a number that the ranks of a tensor-parallel group have alike. */
-function sumOverRanks({ executor, job: { mesh } }: Run, ...values: number[]): number[] {
-  return executor.group("world").sumNumbers(values).map((sum) => sum / mesh.tensor);
-}
-
 /** Mean loss over the validation samples, which the copies of the model share out as they do a batch. */
-async function evaluate(run: Run): Promise<number> {
+async function evaluate(run: Run, step: number): Promise<number> {
+  doing(run, `the evaluation behind step ${step}`);
   const { samplesPerEpoch } = run.validation;
   const { index } = run.model.model.layout.data;
   const parts = apportion(samplesPerEpoch, run.shares, 0);
@@ -104,33 +66,8 @@ async function evaluate(run: Run): Promise<number> {
     await run.model.evaluate(run.tokens, run.targets);
     beat(run);
   }
-  const [sum] = sumOverRanks(run, await run.model.lossSum());
+  const [sum] = sumOverRanks(run, "the sum of losses", [await run.model.lossSum()]);
   return sum / (samplesPerEpoch * run.job.sequenceLength);
-}
-
-/** All ranks fill the checkpoint's memory, once the checkpoint before is on the disk; rank 0 tells. */
-async function checkpoint(run: Run, step: number, sent: number): Promise<void> {
-  for (let saved = Atomics.load(run.control, controlSlots.saved); saved < sent;) {
-    if (Atomics.wait(run.control, controlSlots.saved, saved, saveMilliseconds) === "timed-out") {
-      throw new MachineError(
-        `The checkpoint before step ${step} was not written within 30 minutes: is the disk stuck?`,
-      );
-    }
-    saved = Atomics.load(run.control, controlSlots.saved);
-  }
-  const { weights, optimizer } = run.job.checkpoint;
-  const places = new Map([...weights, ...optimizer].map(({ name, data }) => [name, data as Float32Array]));
-  const { model } = run;
-  // Copies of the model have the same weights, and unless it is shared out the same optimizer state.
-  const { data, zero } = model.model.layout;
-  if (data.index === 0 || zero === 3) await model.saveInto("weights", (name) => places.get(name)!);
-  if (data.index === 0 || zero > 0) {
-    await model.saveInto("firstMoment", (name) => places.get(statePrefixes.firstMoment + name)!);
-    await model.saveInto("secondMoment", (name) => places.get(statePrefixes.secondMoment + name)!);
-  }
-  sumOverRanks(run, 0);
-  run.post({ type: "checkpoint", step });
-  beat(run);
 }
 
 /** Fills the batch arrays with micro-batch `i` of this rank and uploads them. */
@@ -143,6 +80,10 @@ function stage(run: Run, step: number, i: number, slot: number): void {
   run.model.stage(run.tokens, run.targets, { seed, step, firstRow: first * sequenceLength }, slot);
 }
 
+function faultIn({ job: { rank }, model: { program: { device } } }: Run, step: number, i: number): void {
+  if (i === 0) faultAt({ rank, step, at: "step", device });
+}
+
 /** All micro-batches of this rank in a step. */
 async function trainStep(run: Run, step: number): Promise<void> {
   const { job, model } = run;
@@ -151,6 +92,8 @@ async function trainStep(run: Run, step: number): Promise<void> {
   if (layout.total > 1) {
     const { actions, slots } = run.schedule!;
     for (const [i, { kind, microBatch, chunk }] of actions.entries()) {
+      doing(run, `step ${step}, ${kind} of micro-batch ${microBatch + 1}`);
+      faultIn(run, step, i);
       if (kind === "forward") stage(run, step, microBatch, slotIndex(layout, chunk, slots[i]));
       await model.runPart(kind, chunk, slots[i]);
       beat(run);
@@ -159,6 +102,8 @@ async function trainStep(run: Run, step: number): Promise<void> {
   }
   const { count } = shareOf(run);
   for (let i = 0; i < count; i++) {
+    doing(run, `step ${step}, forward and backward of micro-batch ${i + 1}`);
+    faultIn(run, step, i);
     stage(run, step, i, 0);
     await model.runWhole(i === count - 1);
     beat(run);
@@ -174,6 +119,7 @@ async function failNonFinite(run: Run, step: number, loss: number, gradNorm: num
     ? "run it with --pp 1 to learn where it first appeared"
     : await firstNonFinite(run.model, shareOf(run).count, (i) => {
       run.model.beginStep(batchSize * sequenceLength);
+      faultIn(run, step, i);
       stage(run, step, i, 0);
     });
   throw new MachineError(
@@ -191,7 +137,7 @@ function balance(run: Run, step: number, own: number): void {
   if ((step - firstStep) % balanceInterval !== 4) return;
   const { data, tensor } = coordinatesOf(mesh, rank);
   const told = shares.map((_, copy) => copy === data && tensor === 0 ? own : 0);
-  run.shares = rebalance(shares, executor.group("world").sumNumbers(told));
+  run.shares = rebalance(shares, executor.sumNumbers("the times of the copies", told));
   if (run.shares !== shares) run.post({ type: "balance", step, shares: run.shares });
 }
 
@@ -202,6 +148,7 @@ async function loop(run: Run): Promise<{ step: number; stopped: boolean }> {
   let sent = 0;
   let settled = performance.now();
   let usual = Infinity;
+  let evaluated = false;
   let step = firstStep;
   let stopped = false;
   while (step < settings.steps && !stopped) {
@@ -210,12 +157,14 @@ async function loop(run: Run): Promise<{ step: number; stopped: boolean }> {
     const inCollectives = run.executor.milliseconds;
     await trainStep(run, step);
     const learningRate = learningRateAt(step, settings);
+    doing(run, `step ${step}, the optimizer`);
     const { beta1, beta2, epsilon, weightDecay, clip } = settings;
     await model.update({ learningRate, beta1, beta2, epsilon, weightDecay, clip, step });
+    doing(run, `step ${step}, reading the gradient norm and the loss`);
     const gradNorm = await model.gradientNorm();
     // Rank 0 alone decides on stopping, so that all stop at the same step.
     const asked = job.rank === 0 && Atomics.load(run.control, controlSlots.stop) !== 0 ? job.mesh.tensor : 0;
-    const [lossSum, stopping] = sumOverRanks(run, await model.lossSum(), asked);
+    const [lossSum, stopping] = sumOverRanks(run, "the sum of losses", [await model.lossSum(), asked]);
     const loss = lossSum / (settings.batchSize * sequenceLength);
     if (!Number.isFinite(loss) || !Number.isFinite(gradNorm)) await failNonFinite(run, step, loss, gradNorm);
     const milliseconds = performance.now() - start;
@@ -226,8 +175,9 @@ async function loop(run: Run): Promise<{ step: number; stopped: boolean }> {
     stopped = stopping > 0;
 
     // The first two steps compile and are timed; a step much slower than the third says that the device has slowed down.
-    if (step > firstStep + 2) {
-      run.onSteady();
+    const steady = step > firstStep + 2;
+    if (steady) {
+      allow(run, "usual");
       // Time spent with other ranks says nothing of this one's device.
       const own = milliseconds - shared;
       if (own > slowdown * usual) model.program.recalibrate();
@@ -236,7 +186,10 @@ async function loop(run: Run): Promise<{ step: number; stopped: boolean }> {
     }
     const last = stopped || step === settings.steps;
     if (last || (settings.evalInterval > 0 && step % settings.evalInterval === 0)) {
-      post({ type: "evaluation", step, loss: await evaluate(run) });
+      if (!evaluated) allow(run, "first");
+      post({ type: "evaluation", step, loss: await evaluate(run, step) });
+      evaluated = true;
+      if (steady) allow(run, "usual");
     }
     if (last || (settings.checkpointInterval > 0 && step % settings.checkpointInterval === 0)) {
       await checkpoint(run, step, sent++);
@@ -253,7 +206,7 @@ async function loop(run: Run): Promise<{ step: number; stopped: boolean }> {
 export async function trainOnRank(job: RankJob, post: (message: RankMessage) => void): Promise<void> {
   // What all ranks know alike, rank 0 tells.
   const tell = (message: RankMessage) => {
-    const own = message.type === "opened" || message.type === "ready" || message.type === "done";
+    const own = ["opened", "ready", "done", "failing"].includes(message.type);
     if (own || job.rank === 0) post(message);
   };
   const { step, stopped } = await trainOnDevice(job, tell);
@@ -265,6 +218,7 @@ async function trainOnDevice(
   post: (message: RankMessage) => void,
 ): Promise<{ step: number; stopped: boolean }> {
   const { settings, configuration, sequenceLength, mesh, rank } = job;
+  const status = new RunStatus(job.executor.status);
   let data: Dataset | undefined;
   let device: Device | undefined;
   let model: ModelProgram | undefined;
@@ -273,14 +227,12 @@ async function trainOnDevice(
     const training = createLoader(data.train, { sequenceLength, seed: settings.seed });
     const count = settings.evalBatches * settings.batchSize;
     const validation = validationLoader(data.validation, { sequenceLength, count });
+    status.doing(rank, "opening its device");
+    faultAt({ rank, step: 0, at: "step" });
     device = await openDevice({ selection: job.selection, environment: job.environment });
     post({ type: "opened" });
     const control = new Int32Array(job.control);
-    // While kernels are compiled and timed, others wait longer.
-    let steady = false;
-    const limit = () =>
-      steady ? settings.stallTimeout * 1e3 : Math.max(firstStepsMilliseconds, settings.stallTimeout * 1e3);
-    const executor = new SharedMemoryExecutor(job.executor, limit);
+    const executor = new SharedMemoryExecutor(job.executor, () => status.patience(rank));
     const copy = job.copies[coordinatesOf(mesh, rank).data];
     const layout = layoutOf(configuration, mesh, rank, settings, copy);
     const options = {
@@ -291,10 +243,12 @@ async function trainOnDevice(
       layout,
     };
     const microBatch = chooseMicroBatch(device, job, options);
+    status.doing(rank, "making its program");
     model = await ModelProgram.create(device, { ...options, batch: microBatch }, executor);
+    status.doing(rank, "loading its weights");
     load(model, job);
     // What ranks share in host memory is there from here on.
-    executor.group("world").sumNumbers([0]);
+    executor.sumNumbers("the meeting behind loading", [0]);
     post({
       type: "ready",
       device: device.capabilities.name,
@@ -315,8 +269,10 @@ async function trainOnDevice(
       tokens: new Uint32Array(microBatch * sequenceLength),
       targets: new Int32Array(microBatch * sequenceLength),
       post,
-      onSteady: () => steady = true,
     });
+  } catch (error) {
+    post({ type: "failing", failure: packFailure(error) });
+    throw error;
   } finally {
     data?.close();
     model?.destroy();

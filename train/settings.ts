@@ -126,7 +126,7 @@ export const trainOptions = {
     "how data-parallel ranks share a batch: auto (unequal GPUs by measured speed), even, or parts like 3:1",
   ),
   bucketMb: number(25, { above: 0, most: 1024 }, "MB of gradients that are summed over ranks at a time"),
-  stallTimeout: number(60, { above: 0 }, "seconds that a rank waits for another before the run is given up"),
+  stallTimeout: number(60, { above: 0 }, "seconds without a sign of life from a rank before the run is given up"),
   restarts: integer(0, 0, "times to go on from the last checkpoint after a crash"),
   json: flag("one JSON event per line"),
   quiet: flag("print only the end"),

@@ -54,7 +54,7 @@ const causes: Readonly<Record<string, string>> = {
 
 function describeEnd(status: Deno.CommandStatus): string {
   if (status.signal) return causes[status.signal] ?? `was ended by ${status.signal}`;
-  return status.code === restartableExitCode ? "lost its GPU" : `ended with exit code ${status.code}`;
+  return status.code === restartableExitCode ? "gave up" : `ended with exit code ${status.code}`;
 }
 
 /** Runs the training process, again after crashes if asked, and returns the exit code. */
@@ -80,6 +80,8 @@ export async function supervise(options: SupervisorOptions): Promise<number> {
     const last = latestCheckpoint(run);
     const kept = last ? `the last checkpoint is ${last}` : "no checkpoint was saved yet";
     if (attempt >= restarts || stopping) {
+      // It has said itself what was wrong and how to go on.
+      if (status.code === restartableExitCode) return 1;
       const how = last
         ? `go on with \`muster train --resume ${run}\`, or let it go on by itself with --restarts`
         : "start again";

@@ -42,7 +42,21 @@ export interface TrainResult {
   readonly stopped: boolean;
 }
 
-/** Trains a model. Rejects with `UserError` or `MachineError`. */
+/** Time that a checkpoint under way gets when the run has failed, in ms. */
+const saveMilliseconds = 1000;
+
+/** Resolves when `promise` has settled either way, or behind so many ms. */
+async function settledWithin(promise: Promise<unknown>, milliseconds: number): Promise<void> {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const late = new Promise<void>((resolve) => timer = setTimeout(resolve, milliseconds));
+  await Promise.race([promise.catch(() => {}), late]);
+  clearTimeout(timer);
+}
+
+/**
+ * Trains a model. Rejects with `UserError` or `MachineError`, within five seconds of a fault. A rank that is stuck in its
+ * driver then cannot be ended but with the process.
+ */
 export async function train(given: GivenSettings, hooks: TrainHooks = {}): Promise<TrainResult> {
   const onEvent = hooks.onEvent ?? (() => {});
   const prepared = await prepareRun(given, onEvent);
@@ -58,21 +72,28 @@ export async function train(given: GivenSettings, hooks: TrainHooks = {}): Promi
     return await coordinate({ ...prepared, settings }, tell, hooks.signal);
   } catch (error) {
     const exitCode = error instanceof UserError ? 2 : 1;
-    metrics.write({ event: "error", message: messageOf(error), exitCode });
+    try {
+      metrics.write({ event: "error", message: messageOf(error), exitCode });
+    } catch {
+      // A full disk may be what went wrong: the first failure is the one to tell.
+    }
     throw withLastCheckpoint(error, run);
   } finally {
     metrics.close();
   }
 }
 
-/** Adds to a machine's fault what was kept and how to go on. */
+/** Adds to a fault that is not the user's what was kept and how to go on. */
 function withLastCheckpoint(error: unknown, run: string): unknown {
-  if (!(error instanceof MachineError) || error.message.includes(run)) return error;
+  if (!(error instanceof Error) || error instanceof UserError || error.message.includes(run)) return error;
   const last = latestCheckpoint(run);
   const rest = last
     ? `the last checkpoint is ${last}: go on with \`muster train --resume ${run}\``
     : "no checkpoint was saved yet";
-  const fuller = new MachineError(`${error.message}; ${rest}`, { restartable: error.restartable });
+  const message = `${error.message}; ${rest}`;
+  const fuller = error instanceof MachineError
+    ? new MachineError(message, { restartable: error.restartable })
+    : new Error(message);
   if (error.stack) fuller.stack = error.stack;
   return fuller;
 }
@@ -97,6 +118,7 @@ function coordinate(
   return new Promise((resolve, reject) => {
     let result: TrainResult | undefined;
     const crew = startRanks(jobs.map((job) => ({ kind: "train", job })), {
+      stallTimeout: settings.stallTimeout,
       onMessage(rank, data) {
         switch (data.type) {
           case "ready": {
@@ -158,7 +180,7 @@ function coordinate(
             result = { run, step: data.step, loss, validationLoss, seconds: 0, checkpoint: "", stopped: data.stopped };
         }
       },
-      onStall: (message) => tell({ event: "message", message }),
+      onStall: (message) => tell({ event: "stall", message }),
     });
     const stop = () => void Atomics.store(control, controlSlots.stop, 1);
     signal?.addEventListener("abort", stop);
@@ -172,8 +194,8 @@ function coordinate(
         tell({ event: "done", step, loss, validationLoss, seconds, checkpoint: path, stopped });
         resolve({ ...result!, seconds, checkpoint: path });
       } catch (error) {
-        // A checkpoint under way is finished first: it may be what the run goes on from.
-        await saving.catch(() => {});
+        // A checkpoint under way may be what the run goes on from; a disk that is stuck must not hold up the end.
+        await settledWithin(saving, saveMilliseconds);
         reject(error);
       } finally {
         signal?.removeEventListener("abort", stop);

@@ -1,7 +1,7 @@
 /** Several GPUs in one process: lists, ways to each, and that each rank really opens its own. */
 
 import assert from "node:assert/strict";
-import { distinctDevices, waysTo } from "../../gpu/select.ts";
+import { distinctDevices, selectionsFor, waysTo } from "../../gpu/select.ts";
 import { listVulkanDevices, type VulkanDevice } from "../../gpu/vulkan.ts";
 
 const entry = new URL("../../cli.ts", import.meta.url).pathname;
@@ -43,6 +43,21 @@ Deno.test("cards that cannot be told apart have no way; a card that two drivers 
   ]);
   const software = [0, 1].map((i) => card(i, { type: "software", uuid: "cd".repeat(16), pci: undefined }));
   assert.equal(distinctDevices(software).length, 2);
+});
+
+Deno.test("a run's only card may be any of its kind; of several each must be the very one", () => {
+  const cards = [0, 1, 2].map((i) => ({
+    device: card(i),
+    ways: waysTo(card(i), [0, 1, 2].map((j) => card(j)), undefined),
+  }));
+  assert.deepEqual(selectionsFor([2, 2], cards).map(({ device, sole }) => [device?.index, sole]), [[2, true], [
+    2,
+    true,
+  ]]);
+  assert.deepEqual(selectionsFor([0, 2], cards).map(({ device, sole }) => [device?.index, sole]), [[0, false], [
+    2,
+    false,
+  ]]);
 });
 
 /** Says in a test's name why it is skipped. */
@@ -90,16 +105,24 @@ function writeManifest(path: string, library: string): string {
   return path;
 }
 
-/** Copies of lavapipe whose devices have names of their own, as so many drivers. */
-function lavapipes(folder: string, count: number): string[] {
-  const library = Deno.readFileSync(findLavapipe()!);
-  const pattern = new TextEncoder().encode("llvmpipe (LLVM");
+/** Where a text stands in a library. */
+function placesOf(library: Uint8Array, text: string): number[] {
+  const pattern = new TextEncoder().encode(text);
   const at: number[] = [];
   for (let i = library.indexOf(pattern[0]); i >= 0; i = library.indexOf(pattern[0], i + 1)) {
     if (pattern.every((byte, j) => library[i + j] === byte)) at.push(i);
   }
+  return at;
+}
+
+/** Copies of lavapipe whose devices have names and UUIDs of their own, as so many drivers. */
+function lavapipes(folder: string, count: number): string[] {
+  const library = Deno.readFileSync(findLavapipe()!);
+  const names = placesOf(library, "llvmpipe (LLVM").map((i) => i + 7);
+  // The UUID begins with "mesa" and the version.
+  const versions = [2, 3].flatMap((digit) => placesOf(library, `mesa${digit}`).map((i) => i + 3));
   return Array.from({ length: count }, (_, n) => {
-    for (const i of at) library[i + 7] = 0x30 + n;
+    for (const i of [...names, ...versions]) library[i] = 0x30 + n;
     Deno.writeFileSync(`${folder}/liblavapipe${n}.so`, library);
     return writeManifest(`${folder}/lavapipe${n}.json`, `${folder}/liblavapipe${n}.so`);
   });
@@ -109,17 +132,20 @@ function muster(folder: string, manifests: string[], args: string[], env: Record
   return deno(folder, manifests, [entry, ...args], env);
 }
 
+const driverNames = ["VK_DRIVER_FILES", "VK_ICD_FILENAMES"];
+
 async function deno(folder: string, manifests: string[], args: string[], env: Record<string, string>) {
   const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
     args: ["run", "-A", "--quiet", ...args],
     cwd: folder,
     env: {
-      VK_DRIVER_FILES: manifests.join(":"),
-      VK_ICD_FILENAMES: manifests.join(":"),
+      ...Object.fromEntries(Object.entries(Deno.env.toObject()).filter(([name]) => !driverNames.includes(name))),
+      ...(manifests.length > 0 ? Object.fromEntries(driverNames.map((name) => [name, manifests.join(":")])) : {}),
       DENO_WEBGPU_BACKEND: "vulkan",
       MUSTER_CACHE: `${folder}/cache`,
       ...env,
     },
+    clearEnv: true,
     stdin: "null",
   }).output();
   const text = new TextDecoder();
@@ -176,50 +202,131 @@ Deno.test({
     }),
 });
 
-/** Mesa's device-select layer is right from 23.3 on; Debian 12's 22.3 picks the wrong card. */
-function noFakeCards(): string | false {
+/** What the layer of fake addresses lacks to be built. */
+function noFakeLayer(): string | false {
   if (noLavapipe) return noLavapipe;
   if (Deno.build.os !== "linux") return "it is for Linux";
   const has = (command: string) =>
     new Deno.Command("sh", { args: ["-c", command], stdout: "null" }).outputSync().success;
   if (!has("command -v gcc")) return "there is no gcc";
-  if (!has("test -e /usr/include/vulkan/vk_layer.h")) return "there are no Vulkan headers (libvulkan-dev)";
-  const [major, minor] = /Mesa (\d+)\.(\d+)/.exec(listVulkanDevices()?.[0]?.driver ?? "")?.slice(1).map(Number) ??
-    [0, 0];
+  return !has("test -e /usr/include/vulkan/vk_layer.h") && "there are no Vulkan headers (libvulkan-dev)";
+}
+const fakeLayer = noFakeLayer();
+
+/** Mesa's device-select layer is right from 23.3 on; Debian 12's 22.3 picks the wrong card. */
+function oldMesa(): string | false {
+  const lavapipe = listVulkanDevices()?.find(({ driver }) => /Mesa \d/.test(driver));
+  const [major, minor] = /Mesa (\d+)\.(\d+)/.exec(lavapipe?.driver ?? "")?.slice(1).map(Number) ?? [0, 0];
   return major * 100 + minor < 2303 && `Mesa ${major}.${minor}'s device-select layer is older than 23.3`;
 }
-const fakeCards = noFakeCards();
+const fakeCards = fakeLayer || oldMesa();
+
+/** Builds the layer of fake addresses and returns the environment that turns it on. */
+function buildFakeLayer(folder: string): Record<string, string> {
+  const source = new URL("fake_pci_layer.c", import.meta.url).pathname;
+  const library = `${folder}/libfake_pci.so`;
+  const args = ["-std=gnu11", "-O1", "-fPIC", "-shared", "-pthread", "-fvisibility=hidden", "-o", library, source];
+  assert.ok(new Deno.Command("gcc", { args }).outputSync().success);
+  const layer = {
+    name: "VK_LAYER_TEST_fake_pci",
+    type: "GLOBAL",
+    library_path: library,
+    api_version: "1.3.239",
+    implementation_version: "1",
+    description: "fake PCI addresses",
+  };
+  Deno.writeTextFileSync(`${folder}/fake_pci.json`, JSON.stringify({ file_format_version: "1.2.0", layer }));
+  return { VK_LAYER_PATH: folder, VK_INSTANCE_LAYERS: "VK_LAYER_TEST_fake_pci" };
+}
+
+async function opensEachByItself(folder: string, manifests: string[], env: Record<string, string>, count: number) {
+  const byAddress = new URL("open_by_address.ts", import.meta.url).pathname;
+  const opened = await deno(folder, manifests, [byAddress], env);
+  assert.equal(opened.code, 0, opened.stderr);
+  const pairs: [string, string][] = JSON.parse(opened.stdout);
+  assert.equal(new Set(pairs.map(([wanted]) => wanted)).size, count);
+  for (const [wanted, found] of pairs) assert.equal(found, wanted);
+}
 
 Deno.test({
   name: `identical cards are told apart by PCI address${unless(fakeCards)}`,
   ignore: fakeCards !== false,
   fn: () =>
     inFolder(async (folder) => {
-      const source = new URL("fake_pci_layer.c", import.meta.url).pathname;
-      const library = `${folder}/libfake_pci.so`;
-      const args = ["-std=gnu11", "-O1", "-fPIC", "-shared", "-pthread", "-fvisibility=hidden", "-o", library, source];
-      assert.ok(new Deno.Command("gcc", { args }).outputSync().success);
-      const layer = {
-        name: "VK_LAYER_TEST_fake_pci",
-        type: "GLOBAL",
-        library_path: library,
-        api_version: "1.3.239",
-        implementation_version: "1",
-        description: "fake PCI addresses",
-      };
-      Deno.writeTextFileSync(`${folder}/fake_pci.json`, JSON.stringify({ file_format_version: "1.2.0", layer }));
-      const env = { VK_LAYER_PATH: folder, VK_INSTANCE_LAYERS: "VK_LAYER_TEST_fake_pci", FAKE_PCI_RENAME: "1" };
+      const env = { ...buildFakeLayer(folder), FAKE_PCI_RENAME: "1" };
       const manifests = lavapipes(folder, 4);
       const listed = await muster(folder, manifests, ["devices", "--json"], env);
       assert.equal(listed.code, 0, listed.stderr);
       const devices = JSON.parse(listed.stdout) as { pci: string }[];
       assert.deepEqual(devices.map(({ pci }) => pci), ["0000:00:00.0", "0000:01:00.0", "0000:02:00.0", "0000:03:00.0"]);
-      const byAddress = new URL("open_by_address.ts", import.meta.url).pathname;
-      const opened = await deno(folder, manifests, [byAddress], env);
-      assert.equal(opened.code, 0, opened.stderr);
-      const pairs: [string, string][] = JSON.parse(opened.stdout);
-      assert.equal(new Set(pairs.map(([wanted]) => wanted)).size, 4);
-      for (const [wanted, found] of pairs) assert.equal(found, wanted);
+      await opensEachByItself(folder, manifests, env, 4);
+    }),
+});
+
+Deno.test({
+  name: `cards of one kind train together where they can be told apart, else that is said, and one alone trains${
+    unless(fakeLayer)
+  }`,
+  ignore: fakeLayer !== false,
+  fn: () =>
+    inFolder(async (folder) => {
+      // One driver alone shows the first card only, so there is no way by manifest to the second.
+      const env = { ...buildFakeLayer(folder), FAKE_PCI_DISCRETE: "1" };
+      const manifests = [0, 1].map((i) => writeManifest(`${folder}/driver${i}.json`, findLavapipe()!));
+      const both = await muster(folder, manifests, ["train", ...run, "--devices", "all", "--out", "both"], env);
+      const listed = JSON.parse((await muster(folder, manifests, ["devices", "--json"], env)).stdout);
+      assert.deepEqual(listed.map(({ type }: { type: string }) => type), ["discrete", "discrete"]);
+      if (oldMesa()) {
+        assert.equal(both.code, 1, both.stderr);
+        const refused =
+          /GPU 1 \(.*\) cannot be told from the others: tried .*PCI address.*Install Mesa's .* or use one GPU, --devices 1/;
+        assert.match(both.stderr, refused);
+        assert.match(listed[1].reason, refused);
+      } else {
+        assert.equal(both.code, 0, both.stderr);
+        for (const { facts, reason } of listed) assert.ok(facts, reason);
+      }
+      const alone = await muster(folder, manifests, ["train", ...run, "--devices", "1,1", "--out", "alone"], env);
+      assert.equal(alone.code, 0, alone.stderr);
+    }),
+});
+
+/** The loader honours settings files from 1.4.323 on. */
+function oldLoader(): string | false {
+  if (noLavapipe) return noLavapipe;
+  if (Deno.build.os !== "linux") return "it is for Linux";
+  const [packed] = loaderVersion();
+  const [major, minor, patch] = [packed >> 22, (packed >> 12) & 0x3ff, packed & 0xfff];
+  const old = major * 1e6 + minor * 1e3 + patch < 1_004_323;
+  return old && `the Vulkan loader ${major}.${minor}.${patch} is older than 1.4.323`;
+}
+
+function loaderVersion(): Uint32Array {
+  const packed = new Uint32Array(1);
+  const symbols = { vkEnumerateInstanceVersion: { parameters: ["buffer"], result: "i32" } } as const;
+  try {
+    const loader = Deno.dlopen("libvulkan.so.1", symbols);
+    loader.symbols.vkEnumerateInstanceVersion(packed);
+    loader.close();
+  } catch {
+    // There is none.
+  }
+  return packed;
+}
+const settingsFiles = oldLoader();
+
+Deno.test({
+  name: `identical cards are told apart by the loader's settings file, without Mesa's layer${unless(settingsFiles)}`,
+  ignore: settingsFiles !== false,
+  fn: () =>
+    inFolder(async (folder) => {
+      // While a settings file is there the loader reads no VK_DRIVER_FILES: the drivers must lie where it looks.
+      Deno.mkdirSync(`${folder}/data/vulkan/icd.d`, { recursive: true });
+      for (const [i, manifest] of lavapipes(folder, 3).entries()) {
+        Deno.copyFileSync(manifest, `${folder}/data/vulkan/icd.d/${i}.json`);
+      }
+      const env = { XDG_DATA_HOME: `${folder}/data`, XDG_DATA_DIRS: folder, XDG_RUNTIME_DIR: folder };
+      await opensEachByItself(folder, [], env, 3);
     }),
 });
 

@@ -1,0 +1,45 @@
+/**
+ * A rank's share in a checkpoint.
+ * @module
+ */
+
+import { MachineError } from "../errors.ts";
+import { faultAt } from "./faults.ts";
+import { statePrefixes } from "./model_state.ts";
+import { controlSlots } from "./rank_protocol.ts";
+import { beat, doing, type Run, sumOverRanks } from "./rank_run.ts";
+
+/** Time allowed for a checkpoint to reach the disk before the next is taken, in ms. */
+const saveMilliseconds = 30 * 60_000;
+/** While it waits a rank looks up this often, in ms. */
+const lookMilliseconds = 200;
+
+/** All ranks fill the checkpoint's memory, once the checkpoint before is on the disk; rank 0 tells. */
+export async function checkpoint(run: Run, step: number, sent: number): Promise<void> {
+  const began = performance.now();
+  doing(run, `the wait for the checkpoint before that of step ${step} to reach the disk`);
+  for (let saved = 0; (saved = Atomics.load(run.control, controlSlots.saved)) < sent;) {
+    Atomics.wait(run.control, controlSlots.saved, saved, lookMilliseconds);
+    beat(run);
+    if (performance.now() - began > saveMilliseconds) {
+      throw new MachineError(
+        `The checkpoint before step ${step} was not written within 30 minutes: is the disk stuck?`,
+      );
+    }
+  }
+  doing(run, `the checkpoint of step ${step}`);
+  faultAt({ rank: run.job.rank, step, at: "checkpoint", device: run.model.program.device });
+  const { weights, optimizer } = run.job.checkpoint;
+  const places = new Map([...weights, ...optimizer].map(({ name, data }) => [name, data as Float32Array]));
+  const { model } = run;
+  // Copies of the model have the same weights, and unless it is shared out the same optimizer state.
+  const { data, zero } = model.model.layout;
+  if (data.index === 0 || zero === 3) await model.saveInto("weights", (name) => places.get(name)!);
+  if (data.index === 0 || zero > 0) {
+    await model.saveInto("firstMoment", (name) => places.get(statePrefixes.firstMoment + name)!);
+    await model.saveInto("secondMoment", (name) => places.get(statePrefixes.secondMoment + name)!);
+  }
+  sumOverRanks(run, "the meeting before a checkpoint", [0]);
+  run.post({ type: "checkpoint", step });
+  beat(run);
+}

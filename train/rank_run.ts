@@ -1,0 +1,57 @@
+/**
+ * What a rank's loop works with, and what its parts share.
+ * @module
+ */
+
+import type { Loader } from "../data/loader.ts";
+import type { SharedMemoryExecutor } from "../parallel/executor.ts";
+import type { scheduleOf } from "./launch.ts";
+import type { ModelProgram } from "./model_program.ts";
+import { patienceOf, type RankJob, type RankMessage } from "./rank_protocol.ts";
+import { microBatchCount } from "./share_batch.ts";
+
+/** What the loop works with. */
+export interface Run {
+  readonly job: RankJob;
+  readonly executor: SharedMemoryExecutor;
+  /** Sequences of a step that each copy of the model takes, in order. */
+  shares: readonly number[];
+  /** What this rank's stage of a pipeline does. */
+  readonly schedule: ReturnType<typeof scheduleOf> | undefined;
+  readonly model: ModelProgram;
+  readonly control: Int32Array;
+  readonly microBatch: number;
+  readonly training: Loader;
+  readonly validation: Loader;
+  readonly tokens: Uint32Array;
+  readonly targets: Int32Array;
+  readonly post: (message: RankMessage) => void;
+}
+
+/** Sequences of a step that this rank's copy of the model takes, the first of them, and the micro-batches they make. */
+export function shareOf({ shares, model, microBatch }: Run): { first: number; share: number; count: number } {
+  const { index } = model.model.layout.data;
+  const first = shares.slice(0, index).reduce((a, b) => a + b, 0);
+  const share = shares[index];
+  return { first, share, count: microBatchCount({ share, microBatchSize: microBatch }) };
+}
+
+/** A sign of life; ends this rank if another has failed. */
+export function beat(run: Run): void {
+  run.executor.alive();
+}
+
+/** Notes what this rank does from now on, for reports of stalls. */
+export function doing(run: Run, task: string): void {
+  run.executor.status.doing(run.job.rank, task);
+}
+
+/** Has others wait for this rank as long as for first steps, which compile and measure, or as usual. */
+export function allow(run: Run, kind: "first" | "usual"): void {
+  run.executor.status.allow(run.job.rank, patienceOf(run.job.settings)[kind]);
+}
+
+/** The sum over all ranks of numbers that the ranks of a tensor-parallel group have alike. */
+export function sumOverRanks({ executor, job: { mesh } }: Run, what: string, values: readonly number[]): number[] {
+  return executor.sumNumbers(what, values).map((sum) => sum / mesh.tensor);
+}
