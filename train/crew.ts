@@ -118,7 +118,9 @@ export function startRanks(jobs: readonly RankJob[], { stallTimeout, onMessage, 
     for (let rank = 0; rank < workers.length; rank++) {
       if (gone.has(rank)) continue;
       const silence = status.silence(rank);
-      const [wait] = waits.filter((wait) => wait.waitingFor === rank).sort((a, b) => b.milliseconds - a.milliseconds);
+      // Told by the longest wait that it is part of, if there is one.
+      const [wait] = waits.filter((wait) => wait.rank === rank || wait.waitingFor === rank)
+        .sort((a, b) => b.milliseconds - a.milliseconds);
       const text = wait ? describeWait(wait) : describeSilence(rank, silence, status.seen(rank));
       const patience = status.patience(rank);
       // First steps are silent while kernels are compiled.
