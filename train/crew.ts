@@ -35,6 +35,8 @@ export interface Crew {
   /** Resolves when all ranks are done and gone; rejects with the first failure, when all are gone or time is up. */
   readonly ended: Promise<void>;
   readonly failed: boolean;
+  /** Time of `performance.now()` of the first failure. */
+  readonly failedAt: number;
   /** Ends all ranks for a reason that is none of theirs. */
   readonly fail: (error: unknown) => void;
 }
@@ -49,6 +51,7 @@ export function startRanks(jobs: readonly RankJob[], { stallTimeout, onMessage, 
   const workers: Worker[] = [];
   const gone = new Set<number>();
   let failure: unknown;
+  let failedAt = 0;
   let lastCall: ReturnType<typeof setTimeout> | undefined;
 
   const settle = () => {
@@ -63,6 +66,7 @@ export function startRanks(jobs: readonly RankJob[], { stallTimeout, onMessage, 
   const fail = (error: unknown) => {
     if (failure !== undefined) return;
     failure = error;
+    failedAt = performance.now();
     status.fail();
     lastCall = setTimeout(settle, leaveMilliseconds);
   };
@@ -136,6 +140,9 @@ export function startRanks(jobs: readonly RankJob[], { stallTimeout, onMessage, 
     ended,
     get failed() {
       return failure !== undefined;
+    },
+    get failedAt() {
+      return failedAt;
     },
     fail,
   };
