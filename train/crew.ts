@@ -35,6 +35,8 @@ export interface Crew {
   /** Resolves when all ranks are done and gone; rejects with the first failure, when all are gone or time is up. */
   readonly ended: Promise<void>;
   readonly failed: boolean;
+  /** Time of `performance.now()` of the first failure. */
+  readonly failedAt: number;
   /** Ends all ranks for a reason that is none of theirs. */
   readonly fail: (error: unknown) => void;
 }
@@ -49,6 +51,7 @@ export function startRanks(tasks: readonly RankTask[], { stallTimeout, onMessage
   const workers: Worker[] = [];
   const gone = new Set<number>();
   let failure: unknown;
+  let failedAt = 0;
   let lastCall: ReturnType<typeof setTimeout> | undefined;
 
   const settle = () => {
@@ -63,6 +66,7 @@ export function startRanks(tasks: readonly RankTask[], { stallTimeout, onMessage
   const fail = (error: unknown) => {
     if (failure !== undefined) return;
     failure = error;
+    failedAt = performance.now();
     status.fail();
     lastCall = setTimeout(settle, leaveMilliseconds);
   };
@@ -118,7 +122,9 @@ export function startRanks(tasks: readonly RankTask[], { stallTimeout, onMessage
     for (let rank = 0; rank < workers.length; rank++) {
       if (gone.has(rank)) continue;
       const silence = status.silence(rank);
-      const [wait] = waits.filter((wait) => wait.waitingFor === rank).sort((a, b) => b.milliseconds - a.milliseconds);
+      // Told by the longest wait that it is part of, if there is one.
+      const [wait] = waits.filter((wait) => wait.rank === rank || wait.waitingFor === rank)
+        .sort((a, b) => b.milliseconds - a.milliseconds);
       const text = wait ? describeWait(wait) : describeSilence(rank, silence, status.seen(rank));
       const patience = status.patience(rank);
       // First steps are silent while kernels are compiled.
@@ -134,6 +140,9 @@ export function startRanks(tasks: readonly RankTask[], { stallTimeout, onMessage
     ended,
     get failed() {
       return failure !== undefined;
+    },
+    get failedAt() {
+      return failedAt;
     },
     fail,
   };

@@ -42,8 +42,8 @@ export interface TrainResult {
   readonly stopped: boolean;
 }
 
-/** Time that a checkpoint under way gets when the run has failed, in ms. */
-const saveMilliseconds = 1000;
+/** Time from a failure on that a checkpoint under way gets, in ms. */
+const saveMilliseconds = 4000;
 
 /** Resolves when `promise` has settled either way, or behind so many ms. */
 async function settledWithin(promise: Promise<unknown>, milliseconds: number): Promise<void> {
@@ -195,7 +195,7 @@ function coordinate(
         resolve({ ...result!, seconds, checkpoint: path });
       } catch (error) {
         // A checkpoint under way may be what the run goes on from; a disk that is stuck must not hold up the end.
-        await settledWithin(saving, saveMilliseconds);
+        await settledWithin(saving, crew.failedAt + saveMilliseconds - performance.now());
         reject(error);
       } finally {
         signal?.removeEventListener("abort", stop);
