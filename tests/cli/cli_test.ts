@@ -186,7 +186,7 @@ Deno.test("plan compares layouts and draws schedules, verify tells layouts that 
     // Activations, gradients and so on are packed into whole buffers, which their sum nearly fills.
     const sum = (Object.values(parts) as number[]).reduce((a, b) => a + b);
     assert.ok(Math.abs(sum / total - 1) < 0.01, `${sum} of ${total}`);
-    const page = await muster(folder, "plan", ...gpus, "--layers", "2", "--batch-size", "6");
+    const page = await muster(folder, "plan", ...gpus, "--layers", "2", "--batch-size", "3");
     assert.match(
       page.stdout,
       /^\* +\d+ +\d+ +\d+ .*$[\s\S]*not possible\n +dp 4 .*\n[\s\S]*^\* .*: predicted .*\n +train with --dp/m,

@@ -53,6 +53,7 @@ async function execute(executor: SharedMemoryExecutor, { kind, input, length }: 
   const arrays = [input.slice(), inPlace ? undefined : new Float32Array(length)];
   const data = (tensor: Tensor) => arrays[tensor.id] ?? arrays[0]!;
   const memory = {
+    device: { drain: () => {} },
     write: (tensor: Tensor, values: Float32Array, start = 0) => data(tensor).set(values, start),
     readInto: (tensor: Tensor, target: Float32Array, start = 0) => {
       target.set(data(tensor).subarray(start, start + target.length));
