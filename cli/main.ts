@@ -25,7 +25,7 @@ function trainCommand(program: Command, run: (action: () => Promise<number>) => 
     .addHelpText(
       "after",
       "\nExamples:\n  muster train\n  muster train --data my.txt --layers 6 --width 256 --steps 5000\n" +
-        "  muster train --resume runs/1 --steps 2000\n  muster train --init ./gpt2 --tokenizer gpt2 --data notes/ --learning-rate 3e-5",
+        "  muster train --resume runs/1 --steps 2000\n  muster train --init ./gpt2 --data notes/ --learning-rate 3e-5",
     );
   describeOptions().forEach(({ flag, help, fallback }, i) => {
     const argument = isSwitch(settingNames[i]) ? flag.split(" ")[0] : flag.replace(/ ([^<].*)$/, " <$1>");
@@ -48,9 +48,9 @@ function build(run: (action: () => Promise<number>) => void): Command {
   ])
     .argument("<inputs...>", "files and folders")
     .requiredOption("--out <folder>", "folder to make")
-    .option("--tokenizer <name>", "byte, gpt2, a tokenizer.json or its folder", "byte")
+    .option("--tokenizer <name>", "byte, gpt2, a tokenizer.json or its folder (default: byte)")
     .option("--train-tokenizer", "train a byte-pair tokenizer on the corpus")
-    .option("--vocab-size <n>", "ids of a trained tokenizer", "8192")
+    .option("--vocab-size <n>", "with --train-tokenizer: its ids (default: 8192)")
     .option("--validation <fraction>", "share kept for validation", "0.1")
     .option("--text-field <name>", "field of JSON lines or column of Parquet that holds the text", "text")
     .option("--seed <n>", "chooses the documents for validation", "1337")

@@ -33,7 +33,7 @@ export function numberOption(
 export function optionalNumber(
   options: Options,
   name: string,
-  range: { least?: number; whole?: boolean },
+  range: { least?: number; most?: number; whole?: boolean },
 ): number | undefined {
   return options[name] === undefined ? undefined : numberOption(options, name, range);
 }

@@ -3,7 +3,8 @@
  * @module
  */
 
-import { openDataset, resolveData } from "../data/dataset.ts";
+import { type Dataset, openDataset, resolveData } from "../data/dataset.ts";
+import { createLoader, validationLoader } from "../data/loader.ts";
 import { loadTokenizer } from "../data/tokenizer.ts";
 import { UserError } from "../errors.ts";
 import { noDeviceError } from "../gpu/open.ts";
@@ -52,7 +53,7 @@ export async function prepareRun(given: GivenSettings, onEvent: (event: TrainEve
     firstStep = checkpoint.trainer.step;
     configuration = checkpoint.configuration;
   }
-  const settings = completeSettings(given, saved?.settings ?? {});
+  let settings = completeSettings(given, saved?.settings ?? {});
   const selections = listSelections();
   if (selections.length === 0) throw noDeviceError();
   const { mesh, devices, microBatchSize } = planLaunch(settings, selections);
@@ -68,17 +69,23 @@ export async function prepareRun(given: GivenSettings, onEvent: (event: TrainEve
     initFolder = checkpoint.folder;
     configuration = checkpoint.configuration;
   }
+  // The weights know the tokens of their own tokenizer.
+  if (initFolder && given.tokenizer === undefined) settings = { ...settings, tokenizer: initFolder };
   const dataFolder = await resolveData(settings.data, { tokenizer: settings.tokenizer, onProgress });
   const dataset = openDataset(dataFolder);
   dataset.close();
   const { vocabularySize, train } = dataset.description;
+  if (dataFolder === settings.data) {
+    await checkTokenizer(given.tokenizer, dataset);
+    settings = { ...settings, tokenizer: dataset.description.tokenizer };
+  }
   if (saved && saved.dataHash !== train.sha256) {
     throw new UserError(
       `The data ${settings.data} are not those that ${resumeFolder} was trained on: give the same --data, ` +
         `or start anew from its weights with --init ${resumeFolder}`,
     );
   }
-  if (configuration) checkModel(configuration, settings, vocabularySize, given.resume ?? settings.init!);
+  if (configuration) checkModel(configuration, settings, given.family, vocabularySize, given.resume ?? settings.init!);
   const sequenceLength = settings.sequenceLength ??
     (saved
       ? saved.sequenceLength
@@ -89,6 +96,11 @@ export async function prepareRun(given: GivenSettings, onEvent: (event: TrainEve
       `--sequence-length ${sequenceLength} is longer than the model's ${configuration.maximumSequenceLength} positions`,
     );
   }
+  const { family, layers, heads, keyValueHeads: kvHeads, width } = configuration;
+  settings = { ...settings, family, layers, heads, kvHeads, width, sequenceLength };
+  // Each refuses data that is too short.
+  createLoader(dataset.train, { sequenceLength, seed: settings.seed });
+  validationLoader(dataset.validation, { sequenceLength, count: 1 });
   if (settings.dropout > 0 && configuration.width % 4 !== 0) {
     throw new UserError(`--dropout needs a --width that is a multiple of 4, not ${configuration.width}`);
   }
@@ -130,7 +142,8 @@ export async function prepareRun(given: GivenSettings, onEvent: (event: TrainEve
   };
 }
 
-function runOf(checkpointFolder: string): string | undefined {
+/** The run that a checkpoint lies in; undefined where it was moved elsewhere. */
+export function runOf(checkpointFolder: string): string | undefined {
   return /^(.*)\/checkpoints\/step-\d+\/?$/.exec(checkpointFolder)?.[1];
 }
 
@@ -158,12 +171,12 @@ function newConfiguration(
     family,
     ...preset,
     // A width of its own makes other sizes of the preset meaningless.
-    ...(width !== undefined ? { width, hiddenWidth: undefined, headSize: undefined } : {}),
+    ...(width !== undefined && width !== preset.width ? { width, hiddenWidth: undefined, headSize: undefined } : {}),
     ...(layers !== undefined ? { layers } : {}),
     ...(heads !== undefined ? { heads, keyValueHeads: kvHeads ?? heads } : {}),
     ...(kvHeads !== undefined ? { keyValueHeads: kvHeads } : {}),
     vocabularySize,
-    maximumSequenceLength: Math.max(sequenceLength, preset.maximumSequenceLength ?? 0),
+    maximumSequenceLength: preset.maximumSequenceLength ?? sequenceLength,
   });
 }
 
@@ -171,14 +184,18 @@ function newConfiguration(
 function checkModel(
   model: ModelConfiguration,
   settings: CompleteSettings,
+  family: ModelConfiguration["family"] | undefined,
   vocabularySize: number,
   where: string,
 ): void {
+  const preset = presetOf(settings) ?? {};
+  const { heads, kvHeads } = settings;
   const asked = {
-    layers: settings.layers,
-    heads: settings.heads,
-    keyValueHeads: settings.kvHeads,
-    width: settings.width,
+    family: family ?? preset.family,
+    layers: settings.layers ?? preset.layers,
+    heads: heads ?? preset.heads,
+    keyValueHeads: kvHeads ?? (heads === undefined ? preset.keyValueHeads : undefined),
+    width: settings.width ?? preset.width,
   };
   for (const [name, value] of Object.entries(asked)) {
     const own = model[name as keyof typeof asked];
@@ -194,4 +211,15 @@ function checkModel(
         `prepare the data with the model's tokenizer (--tokenizer ${where})`,
     );
   }
+}
+
+/** A prepared folder brings its tokenizer: another that was asked for cannot be had. */
+async function checkTokenizer(asked: string | undefined, { folder, description }: Dataset): Promise<void> {
+  if (asked === undefined || asked === description.tokenizer) return;
+  const [own, other] = [await loadTokenizer(folder), await loadTokenizer(asked)];
+  if (own.files()["tokenizer.json"] === other.files()["tokenizer.json"]) return;
+  throw new UserError(
+    `${folder} was prepared with the tokenizer ${description.tokenizer}, not ${asked}: leave --tokenizer out, or ` +
+      `prepare the text again`,
+  );
 }
