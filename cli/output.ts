@@ -25,6 +25,11 @@ export function printError(text: string): void {
   writeAll(Deno.stderr, text);
 }
 
+/** Columns of the terminal; some know no size and say 0. */
+export function terminalColumns(): number {
+  return Deno.consoleSize().columns || 80;
+}
+
 /** Prints one JSON object on a line. */
 export function printJson(value: unknown): void {
   print(`${JSON.stringify(value)}\n`);

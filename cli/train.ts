@@ -10,7 +10,7 @@ import { nextRunFolder } from "../train/run_folder.ts";
 import { completeSettings, type GivenSettings, parseSettings, readSettingsFile } from "../train/settings.ts";
 import { isSupervised, restartableExitCode, supervise } from "../train/supervisor.ts";
 import { train, type TrainResult } from "../train/trainer.ts";
-import { print, printError, printJson } from "./output.ts";
+import { print, printError, printJson, terminalColumns } from "./output.ts";
 import type { Options } from "./values.ts";
 
 /** Tokens of the sample at the end. */
@@ -59,13 +59,16 @@ async function trainHere(given: GivenSettings, json: boolean, quiet: boolean): P
     controller.abort();
     if (!quiet) printError("\nfinishing this step, then saving; once more stops at once\n");
   };
+  // Where the watching process was killed, nobody is left to stop this one.
+  const parent = Deno.ppid;
+  const watch = setInterval(() => Deno.ppid === parent || controller.abort(), 1000);
   const ignore = () => {};
   for (const signal of stopSignals) Deno.addSignalListener(signal, stop);
   // An interrupt from the terminal reaches this process too; the watching one turns it into a request to stop.
   if (Deno.build.os !== "windows") Deno.addSignalListener("SIGINT", ignore);
   const reporter = progressReporter({
     isTerminal: Deno.stderr.isTerminal(),
-    width: () => Deno.consoleSize().columns,
+    width: terminalColumns,
     write: printError,
   }, { quiet: quiet || json });
   const onEvent = (event: TrainEvent) => json && event.event !== "message" ? printJson(event) : reporter(event);
@@ -75,6 +78,7 @@ async function trainHere(given: GivenSettings, json: boolean, quiet: boolean): P
     else if (!json) print(`checkpoint ${result.checkpoint}\n`);
     return 0;
   } finally {
+    clearInterval(watch);
     for (const signal of stopSignals) Deno.removeSignalListener(signal, stop);
     if (Deno.build.os !== "windows") Deno.removeSignalListener("SIGINT", ignore);
   }
