@@ -108,6 +108,13 @@ function usageError(program: Command, error: CommanderError, args: readonly stri
       `There is no command ${args[0]}${near ? `; did you mean ${near}?` : ""} (commands: ${names.join(", ")})`,
     );
   }
+  // A required flag that is missing may be one that is misspelt.
+  const flags = program.commands.find((sub) => sub.name() === args[0])?.options.map(({ long }) => long ?? "") ?? [];
+  const unknown = args.slice(1).find((arg) => arg.startsWith("--") && !flags.includes(arg.split("=")[0]));
+  if (error.code === "commander.missingMandatoryOptionValue" && unknown) {
+    const near = nearest(unknown, flags);
+    return new UserError(`Unknown option '${unknown}'${near ? `; did you mean ${near}?` : ""}`);
+  }
   return new UserError(`${message.charAt(0).toUpperCase()}${message.slice(1)}`);
 }
 

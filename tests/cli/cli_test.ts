@@ -72,6 +72,7 @@ Deno.test("mistakes end with one sentence on standard error, exit code 2, no sta
     const cases: [string[], RegExp][] = [
       [["trian"], /There is no command trian; did you mean train\?/],
       [["train", "--lerning-rate", "1"], /Unknown option '--lerning-rate'; did you mean --learning-rate\?/],
+      [["generate", "--chekpoint", "x"], /Unknown option '--chekpoint'; did you mean --checkpoint\?/],
       [["train", "--steps", "many"], /--steps is "many", but must be a whole number, at least 1/],
       [["train", "--data", "nowhere.txt"], /There is no data nowhere\.txt/],
       [["train", "--config", "bad.toml"], /unknown setting stepz; did you mean steps\?/],
@@ -102,6 +103,15 @@ Deno.test("mistakes end with one sentence on standard error, exit code 2, no sta
     const [event] = events(stdout);
     assert.deepEqual([event.event, event.exitCode], ["error", 2]);
     assert.match((await muster(folder, "train", "--data", "nowhere.txt", "--verbose")).stderr, /\n +at /);
+  }));
+
+Deno.test("offline before the npm packages were fetched, one sentence says so, exit code 1", () =>
+  inFolder(async (folder) => {
+    const env = { DENO_DIR: `${folder}/deno`, NPM_CONFIG_REGISTRY: "http://127.0.0.1:9" };
+    const { code, stderr } = await command(folder, ["devices"], env).output();
+    assert.equal(code, 1);
+    const text = new TextDecoder().decode(stderr);
+    assert.match(text, /^muster: The npm package \S+ could not be fetched \(.*\): go online once[^\n]*\n$/);
   }));
 
 Deno.test("train --json, resume, eval, generate, plot and prepare work together as processes", () =>
