@@ -20,7 +20,8 @@ export interface Dataset {
   close(): void;
 }
 
-function exists(path: string): boolean {
+/** True if there is a file or folder of this name. */
+export function exists(path: string): boolean {
   try {
     Deno.statSync(path);
     return true;

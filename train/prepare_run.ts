@@ -3,7 +3,7 @@
  * @module
  */
 
-import { type Dataset, openDataset, resolveData } from "../data/dataset.ts";
+import { type Dataset, exists, openDataset, resolveData } from "../data/dataset.ts";
 import { createLoader, validationLoader } from "../data/loader.ts";
 import { loadTokenizer } from "../data/tokenizer.ts";
 import { UserError } from "../errors.ts";
@@ -70,7 +70,12 @@ export async function prepareRun(given: GivenSettings, onEvent: (event: TrainEve
     configuration = checkpoint.configuration;
   }
   // The weights know the tokens of their own tokenizer.
-  if (initFolder && given.tokenizer === undefined) settings = { ...settings, tokenizer: initFolder };
+  if (initFolder && given.tokenizer === undefined) {
+    if (exists(`${initFolder}/tokenizer.json`)) settings = { ...settings, tokenizer: initFolder };
+    else if (!exists(`${settings.data}/dataset.json`)) {
+      onProgress(`${initFolder} has no tokenizer.json: text is read as bytes; --tokenizer names another`);
+    }
+  }
   const dataFolder = await resolveData(settings.data, { tokenizer: settings.tokenizer, onProgress });
   const dataset = openDataset(dataFolder);
   dataset.close();
