@@ -3,9 +3,15 @@
  * @module
  */
 
+import { report } from "./cli/output.ts";
 import { isRankWorker } from "./train/rank.ts";
 
 if (import.meta.main && !isRankWorker()) {
-  const { main } = await import("./cli/main.ts");
-  Deno.exitCode = await main(Deno.args);
+  try {
+    const { main } = await import("./cli/main.ts");
+    Deno.exitCode = await main(Deno.args);
+  } catch (error) {
+    // Packages that were never fetched fail here, before there is a command line to speak of.
+    Deno.exitCode = report(error, { json: Deno.args.includes("--json"), verbose: Deno.args.includes("--verbose") });
+  }
 }

@@ -85,7 +85,7 @@ function trainCommand(program: Command, run: (action: () => Promise<number>) => 
     .addHelpText(
       "after",
       "\nExamples:\n  muster train\n  muster train --data my.txt --layers 6 --width 256 --steps 5000\n" +
-        "  muster train --resume runs/1 --steps 2000\n  muster train --init ./gpt2 --tokenizer gpt2 --data notes/ --learning-rate 3e-5",
+        "  muster train --resume runs/1 --steps 2000\n  muster train --init ./gpt2 --data notes/ --learning-rate 3e-5",
     );
   addSettings(train, settingNames);
   train.action((options: Options) =>
@@ -105,9 +105,9 @@ function build(run: (action: () => Promise<number>) => void): Command {
   ])
     .argument("<inputs...>", "files and folders")
     .requiredOption("--out <folder>", "folder to make")
-    .option("--tokenizer <name>", "byte, gpt2, a tokenizer.json or its folder", "byte")
+    .option("--tokenizer <name>", "byte, gpt2, a tokenizer.json or its folder (default: byte)")
     .option("--train-tokenizer", "train a byte-pair tokenizer on the corpus")
-    .option("--vocab-size <n>", "ids of a trained tokenizer", "8192")
+    .option("--vocab-size <n>", "with --train-tokenizer: its ids (default: 8192)")
     .option("--validation <fraction>", "share kept for validation", "0.1")
     .option("--text-field <name>", "field of JSON lines or column of Parquet that holds the text", "text")
     .option("--seed <n>", "chooses the documents for validation", "1337")
@@ -191,6 +191,13 @@ function usageError(program: Command, error: CommanderError, args: readonly stri
     return new UserError(
       `There is no command ${args[0]}${near ? `; did you mean ${near}?` : ""} (commands: ${names.join(", ")})`,
     );
+  }
+  // A required flag that is missing may be one that is misspelt.
+  const flags = program.commands.find((sub) => sub.name() === args[0])?.options.map(({ long }) => long ?? "") ?? [];
+  const unknown = args.slice(1).find((arg) => arg.startsWith("--") && !flags.includes(arg.split("=")[0]));
+  if (error.code === "commander.missingMandatoryOptionValue" && unknown) {
+    const near = nearest(unknown, flags);
+    return new UserError(`Unknown option '${unknown}'${near ? `; did you mean ${near}?` : ""}`);
   }
   return new UserError(`${message.charAt(0).toUpperCase()}${message.slice(1)}`);
 }

@@ -2,7 +2,7 @@
 
 import { messageOf, UserError } from "../errors.ts";
 import { plotSvg, plotText, readCurves } from "../train/plot.ts";
-import { print, printJson } from "./output.ts";
+import { print, printJson, terminalColumns } from "./output.ts";
 import type { Options } from "./values.ts";
 
 /** The command. */
@@ -18,7 +18,7 @@ export function plotCommand(run: string, options: Options): Promise<number> {
   } catch (error) {
     throw new UserError(`Cannot write ${path} (${messageOf(error)}): choose another place with --svg`);
   }
-  const columns = Deno.stdout.isTerminal() ? Math.min(120, Deno.consoleSize().columns) : 80;
+  const columns = Deno.stdout.isTerminal() ? Math.min(120, terminalColumns()) : 80;
   print(`${plotText(curves, columns)}\n\nwritten to ${path}\n`);
   return Promise.resolve(0);
 }

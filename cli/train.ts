@@ -1,15 +1,16 @@
 /** `muster train`. */
 
-import { MachineError } from "../errors.ts";
+import { MachineError, UserError } from "../errors.ts";
 import { findCheckpoint } from "../train/checkpoint.ts";
 import type { TrainEvent } from "../train/events.ts";
 import { generate } from "../train/generate.ts";
 import { progressReporter } from "../train/progress.ts";
+import { runOf } from "../train/prepare_run.ts";
 import { nextRunFolder } from "../train/run_folder.ts";
 import { completeSettings, type GivenSettings, parseSettings, readSettingsFile } from "../train/settings.ts";
 import { isSupervised, restartableExitCode, supervise } from "../train/supervisor.ts";
 import { train, type TrainResult } from "../train/trainer.ts";
-import { print, printError, printJson } from "./output.ts";
+import { print, printError, printJson, terminalColumns } from "./output.ts";
 import type { Options } from "./values.ts";
 
 /** Tokens of the sample at the end. */
@@ -19,6 +20,9 @@ const sampleTokens = 200;
 export async function readSettings(options: Options): Promise<GivenSettings> {
   const { config, ...flags } = options;
   const fromFlags = parseSettings(flags, "flags");
+  if (fromFlags.resume !== undefined && fromFlags.init !== undefined) {
+    throw new UserError("--resume goes on with a run's own weights, --init starts with others: give one of them");
+  }
   const fromFile = config === undefined ? {} : await readSettingsFile(String(config));
   return { ...fromFile, ...fromFlags };
 }
@@ -26,8 +30,7 @@ export async function readSettings(options: Options): Promise<GivenSettings> {
 /** Where the run will be, so that the watching process knows it too. */
 function runFolder(given: GivenSettings): string {
   if (given.out !== undefined) return given.out;
-  if (given.resume === undefined) return nextRunFolder();
-  return findCheckpoint(given.resume).replace(/\/checkpoints\/step-\d+\/?$/, "");
+  return (given.resume === undefined ? undefined : runOf(findCheckpoint(given.resume))) ?? nextRunFolder();
 }
 
 /** Shows how the model writes, and what to do next. */
@@ -65,7 +68,7 @@ async function trainHere(given: GivenSettings, json: boolean, quiet: boolean): P
   const watching = setInterval(() => Deno.ppid === watcher || controller.abort(), 1000);
   const reporter = progressReporter({
     isTerminal: Deno.stderr.isTerminal(),
-    width: () => Deno.consoleSize().columns,
+    width: terminalColumns,
     write: printError,
   }, { quiet: quiet || json });
   const onEvent = (event: TrainEvent) => json && event.event !== "message" ? printJson(event) : reporter(event);

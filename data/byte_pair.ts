@@ -4,8 +4,19 @@
  * @module
  */
 
+/**
+ * A pattern as tokenizers are written in: `\s` and `\d` are Unicode's there. JavaScript's differ (U+0085 is no white space to
+ * it, U+FEFF is).
+ */
+export function compilePattern(source: string): RegExp {
+  const classes: Record<string, string> = { s: "p{White_Space}", S: "P{White_Space}", d: "p{Nd}", D: "P{Nd}" };
+  return new RegExp(source.replace(/\\(.)/gs, (_, escaped: string) => `\\${classes[escaped] ?? escaped}`), "gu");
+}
+
 /** GPT-2's pattern for words. No word has white space behind a character that is none. */
-export const gpt2Pattern = /'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+/gu;
+export const gpt2Pattern: RegExp = compilePattern(
+  String.raw`'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`,
+);
 
 /** A vocabulary with its merges. */
 export interface BytePairModel {

@@ -5,7 +5,7 @@
 
 import { messageOf, UserError } from "../errors.ts";
 
-/** A piece of a document. Pieces end where a tokenizer may cut: behind white space's beginning, or at the end. */
+/** A piece of a document. Pieces end where a tokenizer may cut: before white space, or at the end. */
 export interface Piece {
   readonly text: string;
   /** True for the last piece of a document. */
@@ -20,7 +20,7 @@ export interface CorpusOptions {
 
 const textEndings = [".txt", ".text", ".md", ".rst", ".csv", ".tsv", ".html", ".tex"];
 const lineEndings = [".jsonl", ".ndjson", ".jsonlines"];
-/** Characters without white space that are still taken as one word. */
+/** Characters without the beginning of a word that are still taken as one. */
 const longestWord = 1_000_000;
 /** Characters that a line of JSON may have. */
 const longestLine = 256 * 2 ** 20;
@@ -101,10 +101,10 @@ async function* readText(path: string): AsyncGenerator<Piece> {
   for await (const block of readBlocks(path)) {
     rest += block;
     if (rest.length < blockBytes / 2) continue;
-    // White space behind a character that is none always begins a new word.
+    // What begins a new word in every tokenizer's pattern; Llama 3's takes line ends behind punctuation along.
     let cut = rest.length - 1;
     const least = Math.max(0, rest.length - longestWord);
-    while (cut > least && !(/\s/.test(rest[cut]) && !/\s/.test(rest[cut - 1]))) cut--;
+    while (cut > least && !/^(?:\S |[\p{L}\p{N}]\s)/u.test(rest.slice(cut - 1, cut + 1))) cut--;
     // No text has words of a million characters: what has none of its own ends is cut anywhere between characters.
     if (cut === least) cut = rest.length - 2;
     if (/[\udc00-\udfff]/.test(rest[cut])) cut--;

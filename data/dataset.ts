@@ -20,7 +20,8 @@ export interface Dataset {
   close(): void;
 }
 
-function exists(path: string): boolean {
+/** True if there is a file or folder of this name. */
+export function exists(path: string): boolean {
   try {
     Deno.statSync(path);
     return true;
@@ -93,6 +94,13 @@ export function nearest(name: string, names: readonly string[]): string | undefi
   return best && best.d <= Math.max(2, name.length / 3) ? best.other : undefined;
 }
 
+/** What tells one tokenizer from another: its name, or the text of its file. */
+function tokenizerKey(spec: string): string {
+  if (spec === "byte" || spec === "gpt2" || !exists(spec)) return spec;
+  const path = Deno.statSync(spec).isDirectory ? `${spec}/tokenizer.json` : spec;
+  return exists(path) ? Deno.readTextFileSync(path) : spec;
+}
+
 /**
  * The prepared folder for what the user named: a prepared folder itself, a text file, a folder of them, JSON lines or
  * Parquet (tokenized into the cache, once), or a name of the catalogue.
@@ -111,8 +119,7 @@ export async function resolveData(
     );
   }
   const input = exists(spec) ? spec : await fetchDataset(entry!, options.onProgress);
-  const key = createHash("sha256").update(options.tokenizer);
-  if (exists(options.tokenizer)) key.update(String(Deno.statSync(options.tokenizer).mtime?.getTime()));
+  const key = createHash("sha256").update(tokenizerKey(options.tokenizer));
   for (const file of corpusFiles([input])) {
     const { size, mtime } = Deno.statSync(file);
     key.update(`\n${Deno.realPathSync(file)} ${size} ${mtime?.getTime()}`);

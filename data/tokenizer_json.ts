@@ -5,7 +5,7 @@
  */
 
 import { UserError } from "../errors.ts";
-import { type BytePairModel, gpt2Pattern } from "./byte_pair.ts";
+import { type BytePairModel, compilePattern, gpt2Pattern } from "./byte_pair.ts";
 
 /** A special token: never made from plain text. */
 export interface SpecialToken {
@@ -82,10 +82,9 @@ function isObject(value: unknown): value is Json {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
-/** JavaScript's form of a pattern in Oniguruma's: `(?i:…)` is the one difference that real files have. */
-function compilePattern(source: string, where: string): RegExp {
+function patternOf(source: string, where: string): RegExp {
   try {
-    return new RegExp(source, "gu");
+    return compilePattern(source);
   } catch (error) {
     throw new UserError(`${where}: its pattern ${JSON.stringify(source)} cannot be used (${(error as Error).message})`);
   }
@@ -106,9 +105,9 @@ function patternsOf(pre: unknown, where: string): RegExp[] | undefined {
       item.type === "Split" && item.behavior === "Isolated" && item.invert !== true && isObject(item.pattern)
     ) {
       const { Regex, String: text } = item.pattern;
-      if (typeof Regex === "string") patterns.push(compilePattern(Regex, where));
+      if (typeof Regex === "string") patterns.push(patternOf(Regex, where));
       else if (typeof text === "string") {
-        patterns.push(compilePattern(text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"), where));
+        patterns.push(patternOf(text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"), where));
       } else return undefined;
     } else if (item.type === "Digits") {
       patterns.push(item.individual_digits === true ? /\p{N}/gu : /\p{N}+/gu);

@@ -99,7 +99,7 @@ export async function planTraining(given: GivenSettings, options: PlanOptions = 
     loaded = { configuration: checkpoint.configuration, where: settings.init };
   }
   const vocabularySize = options.vocabularySize ?? await vocabularyOf(settings, loaded);
-  const { configuration, sequenceLength } = settleModel(settings, vocabularySize, loaded);
+  const { configuration, sequenceLength } = settleModel(settings, vocabularySize, loaded, given.family);
   const hardware = gpus
     ? Array.from({ length: gpus.ranks }, () =>
       assumedHardware({

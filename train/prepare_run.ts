@@ -3,7 +3,8 @@
  * @module
  */
 
-import { openDataset, resolveData } from "../data/dataset.ts";
+import { type Dataset, exists, openDataset, resolveData } from "../data/dataset.ts";
+import { createLoader, validationLoader } from "../data/loader.ts";
 import { loadTokenizer } from "../data/tokenizer.ts";
 import { UserError } from "../errors.ts";
 import { noDeviceError } from "../gpu/open.ts";
@@ -83,17 +84,33 @@ export async function prepareRun(given: GivenSettings, onEvent: (event: TrainEve
     initFolder = checkpoint.folder;
     loaded = { configuration: checkpoint.configuration, where: settings.init };
   }
+  // The weights know the tokens of their own tokenizer.
+  if (initFolder && given.tokenizer === undefined) {
+    if (exists(`${initFolder}/tokenizer.json`)) settings = { ...settings, tokenizer: initFolder };
+    else if (!exists(`${settings.data}/dataset.json`)) {
+      onProgress(`${initFolder} has no tokenizer.json: text is read as bytes; --tokenizer names another`);
+    }
+  }
   const dataFolder = await resolveData(settings.data, { tokenizer: settings.tokenizer, onProgress });
   const dataset = openDataset(dataFolder);
   dataset.close();
   const { vocabularySize, train } = dataset.description;
+  if (dataFolder === settings.data) {
+    await checkTokenizer(given.tokenizer, dataset);
+    settings = { ...settings, tokenizer: dataset.description.tokenizer };
+  }
   if (saved && saved.dataHash !== train.sha256) {
     throw new UserError(
       `The data ${settings.data} are not those that ${resumeFolder} was trained on: give the same --data, ` +
         `or start anew from its weights with --init ${resumeFolder}`,
     );
   }
-  const { configuration, sequenceLength } = settleModel(settings, vocabularySize, loaded);
+  const { configuration, sequenceLength } = settleModel(settings, vocabularySize, loaded, given.family);
+  const { family, layers, heads, keyValueHeads: kvHeads, width } = configuration;
+  settings = { ...settings, family, layers, heads, kvHeads, width, sequenceLength };
+  // Each refuses data that is too short.
+  createLoader(dataset.train, { sequenceLength, seed: settings.seed });
+  validationLoader(dataset.validation, { sequenceLength, count: 1 });
   const pick = asked ? undefined : pickLayout({
     configuration,
     sequenceLength,
@@ -141,6 +158,18 @@ export async function prepareRun(given: GivenSettings, onEvent: (event: TrainEve
   };
 }
 
-function runOf(checkpointFolder: string): string | undefined {
+/** The run that a checkpoint lies in; undefined where it was moved elsewhere. */
+export function runOf(checkpointFolder: string): string | undefined {
   return /^(.*)\/checkpoints\/step-\d+\/?$/.exec(checkpointFolder)?.[1];
+}
+
+/** A prepared folder brings its tokenizer: another that was asked for cannot be had. */
+async function checkTokenizer(asked: string | undefined, { folder, description }: Dataset): Promise<void> {
+  if (asked === undefined || asked === description.tokenizer) return;
+  const [own, other] = [await loadTokenizer(folder), await loadTokenizer(asked)];
+  if (own.files()["tokenizer.json"] === other.files()["tokenizer.json"]) return;
+  throw new UserError(
+    `${folder} was prepared with the tokenizer ${description.tokenizer}, not ${asked}: leave --tokenizer out, or ` +
+      `prepare the text again`,
+  );
 }

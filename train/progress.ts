@@ -6,6 +6,7 @@
 import { styleText } from "node:util";
 import { formatBytes } from "../graph/plan.ts";
 import type { TrainEvent } from "./events.ts";
+import { type CompleteSettings, flagName, settingNames } from "./settings.ts";
 
 /** Where lines go. */
 export interface Terminal {
@@ -32,6 +33,21 @@ export function formatCount(count: number): string {
   return Math.round(count).toLocaleString("en-US");
 }
 
+/** All settings as flags, in lines. */
+function describeSettings(settings: CompleteSettings): string[] {
+  const lines = [""];
+  for (const name of settingNames) {
+    const value = settings[name];
+    if (value === undefined || value === false) continue;
+    const shown = typeof value === "number" ? Number(value.toPrecision(12)) : value;
+    const flag = `--${flagName(name)}${value === true ? "" : ` ${shown}`}`;
+    const last = lines[lines.length - 1];
+    if (last.length + flag.length < 100) lines[lines.length - 1] = last ? `${last} ${flag}` : flag;
+    else lines.push(flag);
+  }
+  return lines;
+}
+
 function header(event: Extract<TrainEvent, { event: "start" }>): string[] {
   const { config, device, mesh, pick, parameters, vocabularySize, microBatchSize, bytes, memory, run, firstStep } =
     event;
@@ -45,6 +61,7 @@ function header(event: Extract<TrainEvent, { event: "start" }>): string[] {
     `data     ${c.data}, vocabulary ${formatCount(vocabularySize)} (${c.tokenizer})`,
     `batch    ${c.batchSize} sequences${batch}; ${c.steps} steps; ${c.lrSchedule} learning rate ${c.learningRate}`,
     `memory   ${formatBytes(bytes)}: ${memory}`,
+    ...describeSettings(c).map((line, i) => `${i === 0 ? "config" : ""}`.padEnd(9) + line),
     `run      ${run}`,
   ];
 }

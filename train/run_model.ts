@@ -16,13 +16,17 @@ export interface LoadedModel {
   readonly sequenceLength?: number;
 }
 
-/** Settles model and sequence length for data of so many token ids. `UserError` where they do not fit together. */
+/**
+ * Settles model and sequence length for data of so many token ids; `family` only if it was asked for, not by default.
+ * `UserError` where they do not fit together.
+ */
 export function settleModel(
   settings: CompleteSettings,
   vocabularySize: number,
   loaded?: LoadedModel,
+  family?: ModelConfiguration["family"],
 ): { configuration: ModelConfiguration; sequenceLength: number } {
-  if (loaded) checkModel(loaded, settings, vocabularySize);
+  if (loaded) checkModel(loaded, settings, family, vocabularySize);
   const known = loaded?.configuration.maximumSequenceLength ?? presetOf(settings)?.maximumSequenceLength ?? 64;
   const sequenceLength = settings.sequenceLength ?? loaded?.sequenceLength ?? Math.min(1024, known);
   const configuration = loaded?.configuration ?? newConfiguration(settings, vocabularySize, sequenceLength);
@@ -57,12 +61,12 @@ function newConfiguration(
     family,
     ...preset,
     // A width of its own makes other sizes of the preset meaningless.
-    ...(width !== undefined ? { width, hiddenWidth: undefined, headSize: undefined } : {}),
+    ...(width !== undefined && width !== preset.width ? { width, hiddenWidth: undefined, headSize: undefined } : {}),
     ...(layers !== undefined ? { layers } : {}),
     ...(heads !== undefined ? { heads, keyValueHeads: kvHeads ?? heads } : {}),
     ...(kvHeads !== undefined ? { keyValueHeads: kvHeads } : {}),
     vocabularySize,
-    maximumSequenceLength: Math.max(sequenceLength, preset.maximumSequenceLength ?? 0),
+    maximumSequenceLength: preset.maximumSequenceLength ?? sequenceLength,
   });
 }
 
@@ -70,13 +74,17 @@ function newConfiguration(
 function checkModel(
   { configuration: model, where }: LoadedModel,
   settings: CompleteSettings,
+  family: ModelConfiguration["family"] | undefined,
   vocabularySize: number,
 ): void {
+  const preset = presetOf(settings) ?? {};
+  const { heads, kvHeads } = settings;
   const asked = {
-    layers: settings.layers,
-    heads: settings.heads,
-    keyValueHeads: settings.kvHeads,
-    width: settings.width,
+    family: family ?? preset.family,
+    layers: settings.layers ?? preset.layers,
+    heads: heads ?? preset.heads,
+    keyValueHeads: kvHeads ?? (heads === undefined ? preset.keyValueHeads : undefined),
+    width: settings.width ?? preset.width,
   };
   for (const [name, value] of Object.entries(asked)) {
     const own = model[name as keyof typeof asked];

@@ -53,7 +53,7 @@ function choice<T extends string>(fallback: T, choices: readonly T[], help: stri
 /** The table. Keys are the names in configuration files; flags are the same in kebab case. */
 export const trainOptions = {
   data: text("moby-dick", "prepared folder, text file, folder of texts, or moby-dick, state-of-the-union"),
-  tokenizer: text("byte", "byte, gpt2, a tokenizer.json or its folder; a prepared folder brings its own"),
+  tokenizer: text("byte", "byte, gpt2, a tokenizer.json or its folder; prepared data and --init bring their own"),
   model: optional(`preset: ${Object.keys(presets).join(", ")}`),
   family: choice("llama", familyNames, "architecture"),
   layers: size("transformer blocks (default 4)"),
@@ -130,7 +130,7 @@ export const trainOptions = {
   restarts: integer(0, 0, "times to go on from the last checkpoint after a crash"),
   json: flag("one JSON event per line"),
   quiet: flag("print only the end"),
-  verbose: flag("print stacks with errors, and more"),
+  verbose: flag("print stacks with errors"),
 };
 
 /** Names of settings. */

@@ -72,12 +72,16 @@ Deno.test("mistakes end with one sentence on standard error, exit code 2, no sta
     const cases: [string[], RegExp][] = [
       [["trian"], /There is no command trian; did you mean train\?/],
       [["train", "--lerning-rate", "1"], /Unknown option '--lerning-rate'; did you mean --learning-rate\?/],
+      [["generate", "--chekpoint", "x"], /Unknown option '--chekpoint'; did you mean --checkpoint\?/],
       [["train", "--steps", "many"], /--steps is "many", but must be a whole number, at least 1/],
       [["train", "--data", "nowhere.txt"], /There is no data nowhere\.txt/],
       [["train", "--config", "bad.toml"], /unknown setting stepz; did you mean steps\?/],
       [["train", "--data", "text.txt", "--width", "30", "--heads", "4"], /4 heads do not divide a width of 30/],
       [["train", "extra"], /too many arguments/i],
+      [["train", "--resume", "a", "--init", "b"], /give one of them/],
       [["prepare", "text.txt"], /--out/],
+      [["prepare", "text.txt", "--out", "x", "--vocab-size", "300"], /give --train-tokenizer too/],
+      [["prepare", "text.txt", "--out", "x", "--train-tokenizer", "--tokenizer", "gpt2"], /give one of them/],
       [["prepare", "nothing.txt", "--out", "x"], /no such file/],
       [["generate", "--checkpoint", "nowhere"], /There is no folder nowhere/],
       [
@@ -102,6 +106,15 @@ Deno.test("mistakes end with one sentence on standard error, exit code 2, no sta
     const [event] = events(stdout);
     assert.deepEqual([event.event, event.exitCode], ["error", 2]);
     assert.match((await muster(folder, "train", "--data", "nowhere.txt", "--verbose")).stderr, /\n +at /);
+  }));
+
+Deno.test("offline before the npm packages were fetched, one sentence says so, exit code 1", () =>
+  inFolder(async (folder) => {
+    const env = { DENO_DIR: `${folder}/deno`, NPM_CONFIG_REGISTRY: "http://127.0.0.1:9" };
+    const { code, stderr } = await command(folder, ["devices"], env).output();
+    assert.equal(code, 1);
+    const text = new TextDecoder().decode(stderr);
+    assert.match(text, /^muster: The npm package \S+ could not be fetched \(.*\): go online once[^\n]*\n$/);
   }));
 
 Deno.test("train --json, resume, eval, generate, plot and prepare work together as processes", () =>
@@ -230,6 +243,34 @@ Deno.test("an interrupt finishes the step, saves and exits with 0; what was save
     assert.equal(last.stopped, true);
     const resumed = await muster(folder, "train", "--resume", "run", "--steps", String(last.step + 1), "--quiet");
     assert.equal(resumed.code, 0, resumed.stderr);
+  }));
+
+Deno.test("when the watching process is killed, the one that trains saves and ends", () =>
+  inFolder(async (folder) => {
+    const child = command(folder, [
+      "train",
+      "--data",
+      "text.txt",
+      "--steps",
+      "100000",
+      "--out",
+      "run",
+      "--json",
+      ...small,
+    ])
+      .spawn();
+    const reader = child.stdout.pipeThrough(new TextDecoderStream()).getReader();
+    let output = "";
+    // The output ends when the last process that writes to it is gone.
+    for (let chunk = await reader.read(); !chunk.done; chunk = await reader.read()) {
+      if (!output.includes('"step":5,') && (output + chunk.value).includes('"step":5,')) child.kill("SIGKILL");
+      output += chunk.value;
+    }
+    await child.status;
+    await child.stderr.cancel();
+    const last = events(output).pop();
+    assert.deepEqual([last.event, last.stopped], ["done", true]);
+    assert.ok(Deno.statSync(`${folder}/${last.checkpoint}/trainer.json`).isFile);
   }));
 
 Deno.test("a second interrupt stops at once, exit code 130", () =>

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
+import { gpt2Pattern, words } from "../../data/byte_pair.ts";
 import { countWords, trainBytePair } from "../../data/byte_pair_training.ts";
 import {
   bytePairTokenizer,
@@ -9,6 +10,7 @@ import {
   streamDecoder,
   tokenizerFromJson,
 } from "../../data/tokenizer.ts";
+import { readBytePair } from "../../data/tokenizer_json.ts";
 import { UserError } from "../../errors.ts";
 
 const sample = "The whale, the whale! A thousand whales' tails; the whale's tail. Ça va — 鯨 😀\n\n  the end";
@@ -40,6 +42,22 @@ Deno.test("every tokenizer gives back the exact bytes of any text", async () => 
       { numRuns: 200 },
     );
   }
+});
+
+Deno.test("patterns have Unicode's white space and digits, as in Hugging Face's tokenizers (0.23.3)", async () => {
+  const pieces = (text: string) => words(text, [gpt2Pattern]);
+  // U+0085 is white space and U+FEFF is none: JavaScript has it the other way round.
+  assert.deepEqual(pieces("a\u007f\u0085 b\ufeff c"), ["a", "\u007f", "\u0085", " b", "\ufeff", " c"]);
+  const json = JSON.parse((await trained(300)).files()["tokenizer.json"]);
+  json.pre_tokenizer = {
+    type: "Sequence",
+    pretokenizers: [
+      { type: "Split", behavior: "Isolated", invert: false, pattern: { Regex: "\\d{2}|\\\\s|\\S+|\\s+" } },
+      { type: "ByteLevel", add_prefix_space: false, use_regex: false },
+    ],
+  };
+  const { patterns } = readBytePair(json, "x")!.model;
+  assert.deepEqual(words("٣٤٥\u0085\\s", patterns), ["٣٤", "٥", "\u0085", "\\s"]);
 });
 
 Deno.test("encode() of a very long word equals that of a short one's rule", async () => {

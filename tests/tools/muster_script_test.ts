@@ -99,6 +99,27 @@ Deno.test({
 });
 
 Deno.test({
+  name: "muster installs Deno with Deno's own installer where there is no npm, and says when it cannot be fetched",
+  ignore: !posix,
+  fn: () => {
+    const installer = `mkdir -p "$DENO_INSTALL/bin"; echo "installer $*"
+printf '#!/bin/sh\\nif [ "$1" = --version ]; then echo deno 2.9.6; else echo "ran $*"; fi\\n' > "$DENO_INSTALL/bin/deno"
+chmod +x "$DENO_INSTALL/bin/deno"`;
+    withStubs({ ...linux, curl: `cat <<'EOF'\n${installer}\nEOF` }, (run) => {
+      const { code, stdout, stderr } = run(["train"]);
+      assert.equal(code, 0, stderr);
+      assert.match(stderr, /installer -y v2\.9\.6/);
+      assert.match(stdout, /^ran run -A/);
+    });
+    withStubs({ ...linux, curl: "echo 'could not resolve host' >&2; exit 6" }, (run) => {
+      const { code, stderr } = run(["train"]);
+      assert.equal(code, 1);
+      assert.match(stderr, /could not resolve host\nmuster: Deno's installer could not be fetched/);
+    });
+  },
+});
+
+Deno.test({
   name: "muster says what is missing when it can install nothing",
   ignore: !posix,
   fn: () => {

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { openSafetensors, writeSafetensors } from "../../data/safetensors.ts";
+import { prepare } from "../../data/prepare.ts";
 import { MachineError, UserError } from "../../errors.ts";
 import type { TrainEvent } from "../../train/events.ts";
 import { evaluate } from "../../train/evaluate.ts";
@@ -68,7 +69,10 @@ Deno.test("train() learns, tells its events in order and leaves a whole run fold
       JSON.parse(line).event
     );
     assert.deepEqual(lines, kinds);
-    assert.equal(JSON.parse(Deno.readTextFileSync(`${folder}/run/settings.json`)).family, "llama");
+    const settings = JSON.parse(Deno.readTextFileSync(`${folder}/run/settings.json`));
+    assert.deepEqual([settings.family, settings.kvHeads, settings.warmupSteps], ["llama", 1, 0]);
+    const start = events.find((event) => event.event === "start")!;
+    assert.deepEqual(start.event === "start" && JSON.parse(JSON.stringify(start.config)), settings);
 
     const found = await evaluate({ checkpoint: `${folder}/run`, data: small.data! });
     assert.ok(Math.abs(found.loss - result.validationLoss) < 0.3);
@@ -158,6 +162,7 @@ Deno.test("train() refuses what does not fit together, in one sentence", () =>
     Deno.writeTextFileSync(`${folder}/file`, "");
     Deno.writeTextFileSync(`${folder}/other.txt`, text.toUpperCase());
     Deno.writeTextFileSync(`${folder}/short.txt`, "too short");
+    await prepare({ inputs: [small.data!], output: `${folder}/prepared` });
     const cases: [GivenSettings, RegExp][] = [
       [{ ...small, heads: 3 }, /3 heads do not divide a width of 32/],
       [{ ...small, family: "llama", heads: 4, kvHeads: 3 }, /key\/value heads do not divide/],
@@ -165,11 +170,15 @@ Deno.test("train() refuses what does not fit together, in one sentence", () =>
       [{ ...small, microBatchSize: 3 }, /--micro-batch-size 3 does not divide --batch-size 4/],
       [{ ...small, data: `${folder}/short.txt` }, /too few for a sequence/],
       [{ ...small, data: `${folder}/nothing` }, /There is no data/],
+      [{ ...small, data: `${folder}/prepared`, tokenizer: "gpt2" }, /was prepared with the tokenizer byte, not gpt2/],
+      [{ ...small, model: "gpt2-124m", sequenceLength: 1025 }, /longer than the model's 1024 positions/],
       [{ ...small, model: "gpt5" }, /There is no model gpt5: choose one of gpt2-124m/],
       [{ ...small, out: `${folder}/file/run` }, /Cannot write the output folder.*--out/],
       [{ ...small, devices: "7" }, /--devices 7/],
       [{ resume: `${folder}/run`, steps: 1 }, /at step 1 already/],
       [{ resume: `${folder}/run`, steps: 5, width: 64 }, /has width 32, not 64/],
+      [{ resume: `${folder}/run`, steps: 5, family: "llama" }, /has family gpt2, not llama/],
+      [{ data: small.data!, init: `${folder}/run`, model: "gpt2-124m" }, /has layers 1, not 12/],
       [{ resume: `${folder}/run`, steps: 5, data: `${folder}/other.txt` }, /not those that .* was trained on/],
       [{ resume: `${folder}/run`, steps: 5, sequenceLength: 17 }, /longer than the model's 16 positions/],
       [{ resume: `${folder}/nowhere` }, /There is no folder/],
@@ -184,6 +193,18 @@ Deno.test("train() refuses what does not fit together, in one sentence", () =>
         return true;
       });
     }
+    assert.throws(() => Deno.statSync(`${folder}/x`), Deno.errors.NotFound);
+  }));
+
+Deno.test("train() from other weights takes their tokenizer, unless one is named", () =>
+  inFolder(async (folder, small) => {
+    await prepare({ inputs: [small.data!], output: `${folder}/tokens`, trainVocabulary: 300 });
+    const first = await collect({ ...small, data: `${folder}/tokens`, steps: 1, out: `${folder}/a` });
+    const { result, events } = await collect({ data: small.data!, init: `${folder}/a`, steps: 1, out: `${folder}/b` });
+    const start = events.find((event) => event.event === "start")!;
+    assert.equal(start.event === "start" && start.vocabularySize, 300);
+    const file = (folder: string) => Deno.readTextFileSync(`${folder}/tokenizer.json`);
+    assert.equal(file(result.checkpoint), file(first.result.checkpoint));
   }));
 
 Deno.test("generate() goes on beyond the model's positions", () =>
