@@ -7,7 +7,7 @@ import { readMetrics } from "../../train/run_folder.ts";
 import { train as trainHere } from "../../train/trainer.ts";
 
 const entry = new URL("../../cli.ts", import.meta.url).pathname;
-const stallSeconds = 3;
+const stallSeconds = 5;
 /** Allowed from detection to the end of the process, and for the clocks and cores of the machine that runs this. */
 const endSeconds = 5;
 const marginSeconds = 3;
