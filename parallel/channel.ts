@@ -3,7 +3,7 @@
  * @module
  */
 
-import { allocateShared, awaitCounter, type WaitLimit } from "./shared_memory.ts";
+import { allocator, awaitCounter, type WaitLimit } from "./shared_memory.ts";
 import type { RunStatus } from "./status.ts";
 
 /** Plain data from which both ends are made. */
@@ -31,9 +31,9 @@ export function createChannel(
   to: number,
   elements: number,
   capacity: number,
-  allocate = allocateShared,
+  { shared } = allocator,
 ): ChannelSetup {
-  return { from, to, elements, capacity, memory: allocate(channelBytes({ elements, capacity })) };
+  return { from, to, elements, capacity, memory: shared(channelBytes({ elements, capacity })) };
 }
 
 /** One end of a channel. */

@@ -149,8 +149,7 @@ export class SharedMemoryExecutor implements CollectiveExecutor {
 /** The sum of what all members brought to their areas: `take` is given each slice and where it begins. */
 export function finishSum(group: Group, length: number, take: (slice: Float32Array, start: number) => void): void {
   group.meet();
-  const [from, to] = group.slice(group.index, length);
-  group.sumInto(group.own.subarray(from, to), from, to);
+  group.sumOwn(...group.slice(group.index, length));
   group.meet();
   for (let i = 0; i < group.size; i++) {
     const [from, to] = group.slice(i, length);
@@ -186,9 +185,7 @@ function finishReduceScatter(group: Group, memory: TensorMemory, y: Tensor, part
   group.meet();
   const from = group.index * part.length;
   // The own area's own part is read by nobody else.
-  const sum = group.own.subarray(from, from + part.length);
-  group.sumInto(sum, from, from + part.length);
-  memory.write(y, sum, part.start);
+  memory.write(y, group.sumOwn(from, from + part.length), part.start);
 }
 
 async function reduceScatterInPieces(
@@ -206,9 +203,7 @@ async function reduceScatterInPieces(
       await memory.readInto(x, group.own.subarray(i * count, (i + 1) * count), i * part.length + done);
     }
     group.meet();
-    const sum = group.own.subarray(group.index * count, (group.index + 1) * count);
-    group.sumInto(sum, group.index * count, (group.index + 1) * count);
-    memory.write(y, sum, part.start + done);
+    memory.write(y, group.sumOwn(group.index * count, (group.index + 1) * count), part.start + done);
   }
 }
 

@@ -8,37 +8,50 @@
  */
 
 import { describeWait, type RunStatus, stallError } from "./status.ts";
+import { type SumAreas, sumAreas } from "./sum_areas.ts";
 
 /** Plain data from which a member makes its `Group`. */
 export interface GroupSetup {
   readonly members: readonly number[];
-  readonly memory: SharedArrayBuffer;
+  readonly memory: WebAssembly.Memory;
   /** f32 elements that fit an area. */
   readonly areaElements: number;
 }
 
 /** Counters lie in cache lines of their own. */
 const counterWords = 16;
-/** Sums are made in blocks of this many elements, which stay in the cache. */
-const blockElements = 4096;
 /** Waits look up this often, in ms, whether the run has failed. */
 const lookMilliseconds = 200;
 
-/** Gives memory of so many bytes. */
-export type Allocate = (bytes: number) => SharedArrayBuffer;
+/** Gives zeroed memory of so many bytes: shared, or of the kind that sums are made in. */
+export interface Allocator {
+  readonly shared: (bytes: number) => SharedArrayBuffer;
+  readonly summed: (bytes: number) => WebAssembly.Memory;
+}
 
-/** Zeroed memory. */
-export const allocateShared: Allocate = (bytes) => new SharedArrayBuffer(bytes);
+const pageBytes = 65536;
+/** What 32-bit WebAssembly can address. */
+const mostSummedBytes = 65535 * pageBytes;
+
+/** Real memory. */
+export const allocator: Allocator = {
+  shared: (bytes) => new SharedArrayBuffer(bytes),
+  summed(bytes) {
+    const pages = Math.ceil(bytes / pageBytes);
+    return new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true });
+  },
+};
 
 /** Bytes of a group's memory, for each of its members. */
 export function groupBytesPerMember({ areaElements }: Pick<GroupSetup, "areaElements">): number {
   return counterWords * 4 + 2 * areaElements * 4;
 }
 
-/** Memory for a group. */
-export function createGroup(members: readonly number[], areaElements: number, allocate = allocateShared): GroupSetup {
-  const elements = Math.ceil(areaElements / 64) * 64;
-  const memory = allocate(members.length * groupBytesPerMember({ areaElements: elements }));
+/** Memory for a group. Areas may be smaller than asked for: what does not fit goes in pieces. */
+export function createGroup(members: readonly number[], areaElements: number, { summed } = allocator): GroupSetup {
+  const most = Math.floor((mostSummedBytes / members.length - counterWords * 4) / 8 / 64) * 64;
+  const elements = Math.min(most, Math.ceil(areaElements / 64) * 64);
+  const memory = summed(members.length * groupBytesPerMember({ areaElements: elements }));
   return { members, memory, areaElements: elements };
 }
 
@@ -84,7 +97,7 @@ export class Group {
   readonly areaElements: number;
   readonly #counters: Int32Array;
   readonly #areas: readonly (readonly Float32Array[])[];
-  readonly #scratch = new Float32Array(blockElements);
+  readonly #sum: SumAreas;
   #arrived = 0;
   #turn = 0;
 
@@ -98,12 +111,15 @@ export class Group {
     this.size = members.length;
     this.index = members.indexOf(rank);
     this.areaElements = areaElements;
-    this.#counters = new Int32Array(memory, 0, this.size * counterWords);
+    this.#counters = new Int32Array(memory.buffer, 0, this.size * counterWords);
+    this.#sum = sumAreas(memory);
     // A stage in the middle is given the group of the outer ones, too.
     if (this.index >= 0) this.#arrived = Atomics.load(this.#counters, this.index * counterWords);
     const start = this.size * counterWords * 4;
     this.#areas = [0, 1].map((turn) =>
-      members.map((_, i) => new Float32Array(memory, start + (turn * this.size + i) * areaElements * 4, areaElements))
+      members.map((_, i) =>
+        new Float32Array(memory.buffer, start + (turn * this.size + i) * areaElements * 4, areaElements)
+      )
     );
   }
 
@@ -139,21 +155,12 @@ export class Group {
     }
   }
 
-  /** Sums elements `from` to `to` of all members' areas into `target`, which may be among them, in the order of members. */
-  sumInto(target: Float32Array, from: number, to: number): void {
-    const areas = this.#areas[this.#turn];
-    const scratch = this.#scratch;
-    if (this.size === 1) return target.set(areas[0].subarray(from, to));
-    for (let start = from; start < to; start += blockElements) {
-      const count = Math.min(blockElements, to - start);
-      const [a, b] = areas;
-      for (let i = 0; i < count; i++) scratch[i] = a[start + i] + b[start + i];
-      for (let m = 2; m < this.size; m++) {
-        const c = areas[m];
-        for (let i = 0; i < count; i++) scratch[i] += c[start + i];
-      }
-      target.set(count === blockElements ? scratch : scratch.subarray(0, count), start - from);
-    }
+  /** The sum of elements `from` to `to` of all members' areas, in the order of members, in the same place of the own area. */
+  sumOwn(from: number, to: number): Float32Array {
+    const sum = this.own.subarray(from, to);
+    const first = this.area(0).byteOffset + from * 4;
+    this.#sum(sum.byteOffset, first, this.areaElements * 4, this.size, sum.byteLength);
+    return sum;
   }
 
   /** Bounds of member `i`'s slice of `length` elements, at multiples of 16. */

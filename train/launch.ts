@@ -13,7 +13,7 @@ import type { ExecutorSetup } from "../parallel/executor.ts";
 import { type ChannelSetup, createChannel } from "../parallel/channel.ts";
 import { type AskedMesh, coordinatesOf, groupsOf, type Mesh, partsOf, rankAt, worldSize } from "../parallel/mesh.ts";
 import { type Action, assignSlots, makeSchedule } from "../parallel/schedules.ts";
-import { type Allocate, allocateShared, createGroup, type GroupSetup } from "../parallel/shared_memory.ts";
+import { allocator, createGroup, type GroupSetup } from "../parallel/shared_memory.ts";
 import { createStatusMemory } from "../parallel/status.ts";
 import { rankParameters } from "./bank_options.ts";
 import { sharedHostElements } from "./parameter_banks.ts";
@@ -119,7 +119,7 @@ export function makeExecutors(
   layouts: readonly RankLayout[],
   /** Rows of what passes between stages, for each copy: `hiddenRows`. */
   rows: readonly number[],
-  allocate: Allocate = allocateShared,
+  allocate = allocator,
 ): ExecutorSetup[] {
   const ranks = worldSize(mesh);
   const status = createStatusMemory(ranks);
@@ -132,7 +132,7 @@ export function makeExecutors(
     const key = groupsOf(mesh, rank, configuration.keyValueHeads).get("data")!.join();
     if (!memories.has(key)) {
       const made = [...sharedHostElements(parameters, options)];
-      memories.set(key, Object.fromEntries(made.map(([name, n]) => [name, allocate(4 * n)])));
+      memories.set(key, Object.fromEntries(made.map(([name, n]) => [name, allocate.shared(4 * n)])));
     }
     return memories.get(key)!;
   };

@@ -14,7 +14,7 @@ import { channelBytes } from "../parallel/channel.ts";
 import type { ExecutorSetup } from "../parallel/executor.ts";
 import { coordinatesOf, groupsOf, type Mesh, meshesOf, settleMesh, worldSize } from "../parallel/mesh.ts";
 import { makeSchedule, simulate } from "../parallel/schedules.ts";
-import { groupBytesPerMember } from "../parallel/shared_memory.ts";
+import { type Allocator, allocator, groupBytesPerMember } from "../parallel/shared_memory.ts";
 import { type RankTimes, rankTimes, slowestRanks } from "./cost_model.ts";
 import type { Hardware } from "./hardware.ts";
 import { rankParameters } from "./bank_options.ts";
@@ -181,7 +181,7 @@ function attempt(
     return { total: shape.microBatches * Math.max(...stages[0].map(({ action }) => action("forward", 0))), bubble: 0 };
   });
   const work = works.reduce((a, b) => b.total > a.total ? b : a);
-  const setups = makeExecutors(configuration, mesh, settings, layouts, rows, () => nothing);
+  const setups = makeExecutors(configuration, mesh, settings, layouts, rows, nothing);
   const shared = setups.map((setup, rank) => communicationBytes(setup) + hostBytes(configuration, layouts[rank]));
   const planned = {
     mesh,
@@ -197,7 +197,11 @@ function attempt(
   return { planned, missing, usable };
 }
 
-const nothing = new SharedArrayBuffer(0);
+/** Memory is counted, not taken. */
+const nothing: Allocator = {
+  shared: () => new SharedArrayBuffer(0),
+  summed: () => allocator.summed(0),
+};
 
 /** Plans one mesh. */
 export function planMesh(request: PlanRequest, mesh: Mesh): PlannedMesh | RefusedMesh {

@@ -56,7 +56,7 @@ const areaElements = 20000;
 /** A group of all ranks whose counters are about to wrap around. */
 function worldOf(ranks: number, status: SharedArrayBuffer): ExecutorSetup[] {
   const world = createGroup(Array.from({ length: ranks }, (_, rank) => rank), areaElements);
-  const counters = new Int32Array(world.memory, 0, ranks * 16);
+  const counters = new Int32Array(world.memory.buffer, 0, ranks * 16);
   for (let rank = 0; rank < ranks; rank++) counters[rank * 16] = 2 ** 31 - 5;
   return world.members.map((rank) => ({ rank, status, groups: { world }, channels: {}, hostMemories: {} }));
 }
