@@ -27,8 +27,8 @@ import { load } from "./rank_state.ts";
 
 /** Un-awaited mappings are let go this often, in ms. */
 const settleMilliseconds = 2000;
-/** A step this many times slower than it was when its submits were sized is timed anew. */
-const slowdown = 3;
+/** A step this many times slower than it was when its submits were sized is timed anew: these stay under 200 ms. */
+const slowdown = 1.6;
 
 /** Sequences computed at a time: what was asked for, or the largest divisor of the batch whose plan fits the device. */
 function chooseMicroBatch(device: Device, job: RankJob, options: Omit<ModelGraphOptions, "batch">): number {
@@ -147,7 +147,9 @@ async function loop(run: Run): Promise<{ step: number; stopped: boolean }> {
   const { settings, firstStep, sequenceLength } = job;
   let sent = 0;
   let settled = performance.now();
-  let usual = Infinity;
+  // Time of the first step whose submits were sized, and steps until there is one.
+  let reference: number | undefined;
+  let untimed = 0;
   let evaluated = false;
   let step = firstStep;
   let stopped = false;
@@ -174,14 +176,19 @@ async function loop(run: Run): Promise<{ step: number; stopped: boolean }> {
     beat(run);
     stopped = stopping > 0;
 
-    // The first two steps compile and are timed; a step much slower than the third says that the device has slowed down.
+    // The first two steps compile and are timed; one slower than that which followed them says that the device has slowed down.
     const steady = step > firstStep + 2;
     if (steady) {
       allow(run, "usual");
       // Time spent with other ranks says nothing of this one's device.
       const own = milliseconds - shared;
-      if (own > slowdown * usual) model.program.recalibrate();
-      usual = Math.min(usual, own);
+      if (--untimed < 0) {
+        reference ??= own;
+        if (own > slowdown * reference) {
+          model.program.recalibrate();
+          [reference, untimed] = [undefined, 1];
+        }
+      }
       if (job.rebalances) balance(run, step, own);
     }
     const last = stopped || step === settings.steps;

@@ -13,6 +13,7 @@ const text = Array.from(
 
 const models: Record<string, GivenSettings> = {
   "GPT-2": { family: "gpt2", layers: 4, heads: 4, width: 64 },
+  "GPT-2 of 6 blocks": { family: "gpt2", layers: 6, heads: 2, width: 32 },
   // Untied, 4 heads with 2 for keys and values, an odd vocabulary.
   "Llama": { init: new URL("../fixtures/llama_tiny/", import.meta.url).pathname },
   "tied Llama": { family: "llama", layers: 4, heads: 4, kvHeads: 2, width: 64 },
@@ -76,6 +77,12 @@ const layouts: [string, string, Layout][] = [
   ["pp 2, zero-bubble", "GPT-2", { ranks: 2, pp: 2, pipelineSchedule: "zero-bubble", microBatches: 6, dropout: 0.1 }],
   ["pp 3, gpipe", "Llama", { ranks: 3, pp: 3, pipelineSchedule: "gpipe", microBatches: 3 }],
   ["pp 3, 1f1b", "tied Llama", { ranks: 3, pp: 3, microBatches: 12 }],
+  ["pp 3, interleaved", "GPT-2 of 6 blocks", {
+    ranks: 3,
+    pp: 3,
+    pipelineSchedule: "interleaved",
+    microBatches: 6,
+  }],
   ["pp 3, zero-bubble", "Llama", { ranks: 3, pp: 3, pipelineSchedule: "zero-bubble", microBatches: 6 }],
   ["pp 2, interleaved", "GPT-2", { ranks: 2, pp: 2, pipelineSchedule: "interleaved", microBatches: 2 }],
   ["dp 2, tp 2", "Llama", { ranks: 4, tp: 2 }],
