@@ -66,8 +66,8 @@ export async function prepareRun(given: GivenSettings, onEvent: (event: TrainEve
   const selections = listSelections();
   if (selections.length === 0) throw noDeviceError();
   const devices = parseDevices(settings.devices, selections);
-  const shareOut = (mesh: Mesh, limit?: number) =>
-    shareBatch(mesh, settings, { unequal: unequalCopies(mesh, devices, selections), limit });
+  const isUnequal = (mesh: Mesh) => unequalCopies(mesh, devices, selections);
+  const shareOut = (mesh: Mesh, limit?: number) => shareBatch(mesh, settings, { unequal: isUnequal(mesh), limit });
   const asked = devices.length === 1 || asksForMesh(settings)
     ? settleMesh(devices.length, askedMesh(settings))
     : undefined;
@@ -120,6 +120,12 @@ export async function prepareRun(given: GivenSettings, onEvent: (event: TrainEve
   settings = { ...settings, ...pick?.settings };
   const mesh = asked ?? pick!.mesh;
   const { copies, rebalances } = shareOut(mesh, pick?.microBatchSize);
+  if (isUnequal(mesh) && settings.balance === "auto" && !rebalances) {
+    onProgress(
+      "the GPUs of the copies are unequal, but with --pp or --zero 2 or 3 shares do not follow the measured speeds: " +
+        "--balance 3:1 gives the first copy three times as much",
+    );
+  }
   const layouts = Array.from(
     { length: worldSize(mesh) },
     (_, rank) => layoutOf(configuration, mesh, rank, settings, copies[coordinatesOf(mesh, rank).data]),
