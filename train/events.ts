@@ -41,6 +41,8 @@ export type TrainEvent =
   }
   | { readonly event: "evaluation"; readonly step: number; readonly loss: number }
   | { readonly event: "checkpoint"; readonly step: number; readonly path: string }
+  /** From this step on the copies of the model, in order, take so many sequences each. */
+  | { readonly event: "balance"; readonly step: number; readonly shares: readonly number[] }
   | { readonly event: "message"; readonly message: string }
   /** A rank that has waited for another for 5 seconds, or has shown no sign of life for as long. */
   | { readonly event: "stall"; readonly message: string }

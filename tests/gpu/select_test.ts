@@ -202,6 +202,34 @@ Deno.test({
     }),
 });
 
+Deno.test({
+  name: `the slower of unequal GPUs is given less of a batch, which changes no loss${unless(noLavapipe)}`,
+  ignore: noLavapipe !== false,
+  fn: () =>
+    inFolder(async (folder) => {
+      const manifests = lavapipes(folder, 2);
+      const args = ["train", ...small, "--batch-size", "12", "--steps", "8", "--eval-batches", "1", "--json"];
+      const losses = async (devices: string, out: string, env: Record<string, string> = {}) => {
+        const { code, stdout, stderr } = await muster(
+          folder,
+          manifests,
+          [...args, "--dp", String(devices.split(",").length), "--devices", devices, "--out", out],
+          env,
+        );
+        assert.equal(code, 0, stderr);
+        const events = stdout.split("\n").map((line) => JSON.parse(line || "{}"));
+        const found = (name: string) => events.filter(({ event }) => event === name);
+        return { balance: found("balance"), losses: found("step").map(({ loss }) => loss) };
+      };
+      const alone = await losses("0", "alone");
+      // The first look at the speeds is behind the fourth step.
+      const both = await losses("0,1", "both", { MUSTER_FAULT: "rank=1,step=4,kind=slow:3" });
+      assert.deepEqual(both.balance, [{ event: "balance", step: 4, shares: [11, 1] }]);
+      assert.equal(both.losses.length, 8);
+      both.losses.forEach((loss, i) => assert.ok(Math.abs(loss / alone.losses[i] - 1) < 1e-4, `${i}: ${loss}`));
+    }),
+});
+
 /** What the layer of fake addresses lacks to be built. */
 function noFakeLayer(): string | false {
   if (noLavapipe) return noLavapipe;
