@@ -8,7 +8,7 @@ import { createLoader, validationLoader } from "../data/loader.ts";
 import { loadTokenizer } from "../data/tokenizer.ts";
 import { UserError } from "../errors.ts";
 import { noDeviceError } from "../gpu/open.ts";
-import { listSelections, preparedEnvironment, prepareEnvironment, selectionsFor } from "../gpu/select.ts";
+import { listSelections, selectionsFor } from "../gpu/select.ts";
 import { openCheckpoint } from "./checkpoint.ts";
 import type { TrainEvent } from "./events.ts";
 import { coordinatesOf, type Mesh, settleMesh, worldSize } from "../parallel/mesh.ts";
@@ -126,7 +126,6 @@ export async function prepareRun(given: GivenSettings, onEvent: (event: TrainEve
   );
   const rows = hiddenRows(mesh, settings, copies, sequenceLength);
   makeRunFolder(run);
-  prepareEnvironment(selections);
   const control = new SharedArrayBuffer(64);
   const checkpoint = makeCheckpointMemory(configuration);
   const tokenizer = await loadTokenizer(dataFolder);
@@ -153,7 +152,6 @@ export async function prepareRun(given: GivenSettings, onEvent: (event: TrainEve
       executor,
       checkpoint,
       selection: chosen[rank],
-      environment: preparedEnvironment(),
     })),
   };
 }

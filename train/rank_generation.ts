@@ -34,7 +34,7 @@ async function generateOnDevice(job: GenerationJob, post: (message: RankMessage)
   let model: ModelProgram | undefined;
   try {
     status.doing(rank, "opening its device");
-    device = await openDevice({ selection: job.selection, environment: job.environment });
+    device = await openDevice({ selection: job.selection });
     post({ type: "opened" });
     const limit = () => status.patience(rank);
     const executor = new SharedMemoryExecutor(job.executor, limit);

@@ -33,9 +33,8 @@ export interface RankJob {
   /** The shares follow the measured speeds. */
   readonly rebalances: boolean;
   readonly executor: ExecutorSetup;
-  /** The GPU to open, and the environment in which it is looked for. */
+  /** The GPU to open. */
   readonly selection: Selection;
-  readonly environment: Readonly<Record<string, string>>;
   /** Tensors of the whole checkpoint, which the ranks fill together. */
   readonly checkpoint: CheckpointMemory;
 }

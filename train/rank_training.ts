@@ -236,7 +236,7 @@ async function trainOnDevice(
     const validation = validationLoader(data.validation, { sequenceLength, count });
     status.doing(rank, "opening its device");
     faultAt({ rank, step: 0, at: "step" });
-    device = await openDevice({ selection: job.selection, environment: job.environment });
+    device = await openDevice({ selection: job.selection });
     post({ type: "opened" });
     const control = new Int32Array(job.control);
     const executor = new SharedMemoryExecutor(job.executor, () => status.patience(rank));

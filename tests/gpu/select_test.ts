@@ -183,6 +183,11 @@ Deno.test({
       assert.equal(trained.code, 0, trained.stderr);
       const [start] = trained.stdout.split("\n").map((line) => JSON.parse(line || "{}"));
       for (const { name } of devices) assert.ok(start.device.includes(name), `${start.device} lacks ${name}`);
+      // One training after another in a process, each on other GPUs.
+      const layouts = ["--layouts", "dp 2, pp 2", "--devices", "1,0", "--steps", "1"];
+      const verified = await muster(folder, manifests, ["verify", ...layouts, "--json"]);
+      assert.equal(verified.code, 0, verified.stderr + verified.stdout);
+      assert.equal(JSON.parse(verified.stdout).passed, 2);
       const wrong = await muster(folder, manifests, ["train", ...run, "--devices", "0,3", "--out", "none"]);
       assert.equal(wrong.code, 2);
       assert.match(wrong.stderr, /there is no GPU 3, only 0 to 2/);
@@ -288,6 +293,8 @@ Deno.test({
       }
       const alone = await muster(folder, manifests, ["train", ...run, "--devices", "1,1", "--out", "alone"], env);
       assert.equal(alone.code, 0, alone.stderr);
+      const planned = await muster(folder, manifests, ["plan", "--devices", "1,1", "--layers", "2", "--json"], env);
+      assert.equal(planned.code, 0, planned.stderr);
     }),
 });
 
