@@ -40,10 +40,10 @@ export function rankAt(mesh: Mesh, { data, pipeline, tensor }: Coordinates): num
   return (data * mesh.pipeline + pipeline) * mesh.tensor + tensor;
 }
 
-/** A mesh in words: `2 data x 2 tensor`. */
-export function describeMesh({ data, pipeline, tensor }: Mesh): string {
-  const parts = [[data, "data"], [pipeline, "pipeline"], [tensor, "tensor"]].filter(([extent]) => Number(extent) > 1);
-  return parts.length === 0 ? "1 rank" : parts.map((part) => part.join(" ")).join(" x ");
+/** `dp 2 pp 4`: a mesh by the names of its flags, extents of 1 left out. */
+export function nameMesh({ data, pipeline, tensor }: Mesh): string {
+  const parts = [["dp", data], ["pp", pipeline], ["tp", tensor]].filter(([, extent]) => extent !== 1);
+  return parts.length === 0 ? "one rank" : parts.map((part) => part.join(" ")).join(" ");
 }
 
 /** Every mesh of `ranks` ranks. */

@@ -23,6 +23,7 @@ import { hiddenRows, shareBatch, unequalCopies } from "./share_batch.ts";
 
 /** Everything about a run that is settled before a device is touched. */
 export interface PreparedRun {
+  /** To be saved: without what was picked, since a resumed run picks anew. */
   readonly settings: CompleteSettings;
   readonly run: string;
   /** The layout that was picked, and why, where none was asked for. */
@@ -66,12 +67,12 @@ export async function prepareRun(given: GivenSettings, onEvent: (event: TrainEve
   const selections = listSelections();
   if (selections.length === 0) throw noDeviceError();
   const devices = parseDevices(settings.devices, selections);
-  const shareOut = (mesh: Mesh, limit?: number) =>
-    shareBatch(mesh, settings, { unequal: unequalCopies(mesh, devices, selections), limit });
+  const shareOut = (mesh: Mesh, settings: CompleteSettings) =>
+    shareBatch(mesh, settings, unequalCopies(mesh, devices, selections));
   const asked = devices.length === 1 || asksForMesh(settings)
     ? settleMesh(devices.length, askedMesh(settings))
     : undefined;
-  if (asked) shareOut(asked);
+  if (asked) shareOut(asked, settings);
   if (saved && firstStep >= settings.steps) {
     throw new UserError(`${resumeFolder} is at step ${firstStep} already: give --steps above it to go on`);
   }
@@ -117,14 +118,14 @@ export async function prepareRun(given: GivenSettings, onEvent: (event: TrainEve
     settings,
     hardware: shareHardware(devices.map((index) => ({ index, hardware: nominalHardware(selections[index]) }))),
   });
-  settings = { ...settings, ...pick?.settings };
+  const picked = { ...settings, ...pick?.settings };
   const mesh = asked ?? pick!.mesh;
-  const { copies, rebalances } = shareOut(mesh, pick?.microBatchSize);
+  const { copies, rebalances } = shareOut(mesh, picked);
   const layouts = Array.from(
     { length: worldSize(mesh) },
-    (_, rank) => layoutOf(configuration, mesh, rank, settings, copies[coordinatesOf(mesh, rank).data]),
+    (_, rank) => layoutOf(configuration, mesh, rank, picked, copies[coordinatesOf(mesh, rank).data]),
   );
-  const rows = hiddenRows(mesh, settings, copies, sequenceLength);
+  const rows = hiddenRows(mesh, picked, copies, sequenceLength);
   makeRunFolder(run);
   const control = new SharedArrayBuffer(64);
   const checkpoint = makeCheckpointMemory(configuration);
@@ -136,8 +137,8 @@ export async function prepareRun(given: GivenSettings, onEvent: (event: TrainEve
     pick: pick && describePick(pick),
     tokenizerFiles: tokenizer.files(),
     dataHash: train.sha256,
-    jobs: makeExecutors(configuration, mesh, settings, layouts, rows).map((executor, rank) => ({
-      settings,
+    jobs: makeExecutors(configuration, mesh, picked, layouts, rows).map((executor, rank) => ({
+      settings: picked,
       configuration,
       sequenceLength,
       dataFolder,
