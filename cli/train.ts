@@ -34,13 +34,13 @@ function runFolder(given: GivenSettings): string {
 }
 
 /** Shows how the model writes, and what to do next. */
-async function showSample(result: TrainResult, data: string, events: (text: string) => void): Promise<void> {
+async function showSample(result: TrainResult, data: string, signal: AbortSignal): Promise<void> {
   const { checkpoint, run } = result;
   // The script that started this knows how it was called.
   const muster = Deno.env.get("MUSTER_COMMAND") ?? "muster";
-  events("\nsample\n");
-  await generate({ checkpoint, prompt: "\n", tokens: sampleTokens, onText: events });
-  events(
+  print("\nsample\n");
+  await generate({ checkpoint, prompt: "\n", tokens: sampleTokens, onText: print, signal });
+  print(
     `\n\ncheckpoint ${checkpoint}\nnext:\n` +
       `  ${muster} generate --checkpoint ${run} --prompt "Call me"\n` +
       `  ${muster} plot ${run}\n` +
@@ -74,7 +74,7 @@ async function trainHere(given: GivenSettings, json: boolean, quiet: boolean): P
   const onEvent = (event: TrainEvent) => json && event.event !== "message" ? printJson(event) : reporter(event);
   try {
     const result = await train(given, { onEvent, signal: controller.signal });
-    if (!json && !quiet && requests === 0) await showSample(result, completeSettings(given).data, print);
+    if (!json && !quiet && requests === 0) await showSample(result, completeSettings(given).data, controller.signal);
     else if (!json) print(`checkpoint ${result.checkpoint}\n`);
     return 0;
   } finally {

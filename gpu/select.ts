@@ -41,7 +41,7 @@ function sameKind(a: VulkanDevice, b: VulkanDevice): boolean {
 }
 
 /** True if both are the same device, as far as drivers tell. */
-export function sameDevice(a: VulkanDevice, b: VulkanDevice): boolean {
+function sameDevice(a: VulkanDevice, b: VulkanDevice): boolean {
   return sameKind(a, b) && a.uuid === b.uuid && a.pci === b.pci;
 }
 

@@ -73,7 +73,7 @@ export function settleMesh(ranks: number, asked: AskedMesh): Mesh {
 }
 
 /** Blocks of each of `parts` parts: as equal as can be by `costs` of blocks, given what first and last part cost besides. */
-export function splitLayers(layers: number, parts: number, ends = { first: 0, last: 0 }): [number, number][] {
+function splitLayers(layers: number, parts: number, ends = { first: 0, last: 0 }): [number, number][] {
   if (parts > layers) throw new UserError(`${parts} pipeline stages need as many blocks, but the model has ${layers}`);
   // Least possible largest cost, by trying all numbers of blocks that the costliest part may have.
   const extra = (part: number) => (part === 0 ? ends.first : 0) + (part === parts - 1 ? ends.last : 0);

@@ -8,7 +8,7 @@ import type { Tensor } from "../graph/tensor.ts";
 import type { ModelProgram } from "./model_program.ts";
 
 /** Index of the first element that is NaN or infinite, or -1. */
-export function findNonFinite(values: Float32Array): number {
+function findNonFinite(values: Float32Array): number {
   for (let i = 0; i < values.length; i++) if (!Number.isFinite(values[i])) return i;
   return -1;
 }
@@ -36,6 +36,7 @@ export async function firstNonFinite(
     let found: { op: Op; tensor: Tensor; index: number } | undefined;
     // To the end even when it is found: other ranks may take part in what follows.
     await program.step("train", async (op) => {
+      program.executor?.alive?.();
       if (found) return;
       for (const tensor of op.outputs) {
         if (tensor.dtype !== "f32" || found) continue;

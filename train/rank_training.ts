@@ -13,8 +13,8 @@ import { coordinatesOf } from "../parallel/mesh.ts";
 import { faultAt } from "./faults.ts";
 import { layoutOf, scheduleOf } from "./launch.ts";
 import { learningRateAt } from "./learning_rate.ts";
-import { buildModelGraph, type ModelGraphOptions } from "./model_graph.ts";
-import { slotIndex } from "./rank_layout.ts";
+import { buildModelGraph } from "./model_graph.ts";
+import { type ModelGraphOptions, slotIndex } from "./rank_layout.ts";
 import { firstNonFinite } from "./non_finite.ts";
 import { checkpoint } from "./rank_checkpoint.ts";
 import { withModel } from "./rank_model.ts";
@@ -106,6 +106,7 @@ async function trainStep(run: Run, step: number): Promise<void> {
 }
 
 async function failNonFinite(run: Run, step: number, loss: number, gradNorm: number): Promise<never> {
+  doing(run, `the search for what was not finite in step ${step}`);
   const what = Number.isFinite(loss) ? `the gradient norm is ${gradNorm}` : `the loss is ${loss}`;
   const { settings: { batchSize }, sequenceLength } = run.job;
   const { layout } = run.model.model;
@@ -141,7 +142,7 @@ async function loop(run: Run): Promise<{ step: number; stopped: boolean }> {
   const { job, model, post } = run;
   const { settings, firstStep, sequenceLength } = job;
   let sent = 0;
-  // Time of the first step whose submits were sized, and steps until there is one.
+  // Time of a micro-batch in the first step whose submits were sized, and steps until there is one.
   let reference: number | undefined;
   let untimed = 0;
   let evaluated = false;
@@ -177,8 +178,10 @@ async function loop(run: Run): Promise<{ step: number; stopped: boolean }> {
       // Time spent with other ranks says nothing of this one's device.
       const own = milliseconds - shared;
       if (--untimed < 0) {
-        reference ??= own;
-        if (own > slowdown * reference) {
+        // Shares may change, the time of a micro-batch does not.
+        const each = own / shareOf(run).count;
+        reference ??= each;
+        if (each > slowdown * reference) {
           model.program.recalibrate();
           [reference, untimed] = [undefined, 1];
         }
