@@ -10,6 +10,7 @@ import type { Device } from "../gpu/device.ts";
 import { describeBytes, makePlan, usableMemory } from "../graph/plan.ts";
 import { apportion, rebalance } from "../parallel/balance.ts";
 import { coordinatesOf } from "../parallel/mesh.ts";
+import { StoppedError } from "../parallel/status.ts";
 import { faultAt } from "./faults.ts";
 import { layoutOf, scheduleOf } from "./launch.ts";
 import { learningRateAt } from "./learning_rate.ts";
@@ -108,16 +109,24 @@ async function trainStep(run: Run, step: number): Promise<void> {
 async function failNonFinite(run: Run, step: number, loss: number, gradNorm: number): Promise<never> {
   doing(run, `the search for what was not finite in step ${step}`);
   const what = Number.isFinite(loss) ? `the gradient norm is ${gradNorm}` : `the loss is ${loss}`;
-  const { settings: { batchSize }, sequenceLength } = run.job;
-  const { layout } = run.model.model;
+  const { settings: { batchSize }, sequenceLength, rank } = run.job;
+  const { total, world } = run.model.model.layout;
+  let where = "run it with --pp 1 to learn where it first appeared";
   // A pipeline's stages would have to go through the schedule again together: they are told apart by --pp 1.
-  const where = layout.total > 1
-    ? "run it with --pp 1 to learn where it first appeared"
-    : await firstNonFinite(run.model, shareOf(run).count, (i) => {
+  if (total === 1) {
+    const found = await firstNonFinite(run.model, shareOf(run).count, (i) => {
       run.model.beginStep(batchSize * sequenceLength);
-      faultIn(run, step, i);
       stage(run, step, i, 0);
     });
+    const told = Array.from({ length: world }, (_, other) => other === rank ? found?.order ?? Infinity : 0);
+    const orders = run.executor.sumNumbers("the comparison of what was found", told);
+    // What others found may only have come from there.
+    if (orders.indexOf(Math.min(...orders)) !== rank) throw new StoppedError("Another rank tells");
+    where = found?.text ??
+      (Number.isFinite(loss) && gradNorm === Infinity
+        ? "the gradients are finite, the sum of their squares is not"
+        : "run again, the step gave finite numbers: the device may be faulty");
+  }
   throw new MachineError(
     `Training stopped at step ${step}: ${what}; ${where}. The weights were left as they were before the step: ` +
       `lower --learning-rate, or look at the data`,
