@@ -10,7 +10,7 @@ import { nextRunFolder } from "../train/run_folder.ts";
 import { completeSettings, type GivenSettings, parseSettings, readSettingsFile } from "../train/settings.ts";
 import { isSupervised, restartableExitCode, supervise } from "../train/supervisor.ts";
 import { train, type TrainResult } from "../train/trainer.ts";
-import { print, printError, printJson, terminalColumns } from "./output.ts";
+import { print, printError, printJson, report, terminalColumns } from "./output.ts";
 import type { Options } from "./values.ts";
 
 /** Tokens of the sample at the end. */
@@ -93,10 +93,8 @@ export async function trainCommand(options: Options, args: readonly string[]): P
     try {
       return await trainHere(given, json, quiet);
     } catch (error) {
-      const { report } = await import("./output.ts");
       const code = report(error, { json, verbose: settings.verbose });
-      // A device that does not answer holds its Worker for good: leaving is the only way out.
-      Deno.exit(error instanceof MachineError && error.restartable ? restartableExitCode : code);
+      return error instanceof MachineError && error.restartable ? restartableExitCode : code;
     }
   }
   const out = runFolder(given);

@@ -9,8 +9,8 @@
 
 import { MachineError } from "../errors.ts";
 import { describeSilence, describeWait, RunStatus, stallError } from "../parallel/status.ts";
-import { startRank } from "./rank.ts";
-import { type Failure, patienceOf, type RankMessage, type RankTask, unpackFailure } from "./rank_protocol.ts";
+import { type RankTask, startRank } from "./rank.ts";
+import { type Failure, patienceOf, type RankMessage, unpackFailure } from "./rank_protocol.ts";
 
 /** Time that ranks get to end by themselves when the run has failed, in ms. */
 const leaveMilliseconds = 2500;

@@ -295,8 +295,3 @@ export function pickOf({ planned, refused }: Survey): Pick {
 export function pickLayout(request: PlanRequest): Pick {
   return pickOf(surveyMeshes(request));
 }
-
-/** A pick in words. */
-export function describePick({ mesh, why }: Pick): string {
-  return `${nameMesh(mesh)}: ${why}`;
-}

@@ -11,10 +11,10 @@ import { noDeviceError } from "../gpu/open.ts";
 import { listSelections, selectionsFor } from "../gpu/select.ts";
 import { openCheckpoint } from "./checkpoint.ts";
 import type { TrainEvent } from "./events.ts";
-import { coordinatesOf, type Mesh, settleMesh, worldSize } from "../parallel/mesh.ts";
+import { coordinatesOf, type Mesh, nameMesh, settleMesh, worldSize } from "../parallel/mesh.ts";
 import { nominalHardware, shareHardware } from "./hardware.ts";
 import { askedMesh, asksForMesh, layoutOf, makeCheckpointMemory, makeExecutors, parseDevices } from "./launch.ts";
-import { describePick, pickLayout } from "./planner.ts";
+import { pickLayout } from "./planner.ts";
 import type { RankJob } from "./rank_protocol.ts";
 import { type LoadedModel, settleModel } from "./run_model.ts";
 import { makeRunFolder, nextRunFolder } from "./run_folder.ts";
@@ -134,7 +134,7 @@ export async function prepareRun(given: GivenSettings, onEvent: (event: TrainEve
   return {
     settings,
     run,
-    pick: pick && describePick(pick),
+    pick: pick && `${nameMesh(pick.mesh)}: ${pick.why}`,
     tokenizerFiles: tokenizer.files(),
     dataHash: train.sha256,
     jobs: makeExecutors(configuration, mesh, picked, layouts, rows).map((executor, rank) => ({

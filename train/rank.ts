@@ -11,8 +11,9 @@
 import { messageOf } from "../errors.ts";
 import type { AdapterFacts } from "../gpu/list.ts";
 import type { Selection } from "../gpu/select.ts";
+import type { GenerationJob } from "./generation_job.ts";
 import type { Hardware } from "./hardware.ts";
-import { packFailure, type RankMessage, type RankTask } from "./rank_protocol.ts";
+import { packFailure, type RankJob, type RankMessage } from "./rank_protocol.ts";
 
 const workerName = "muster rank";
 
@@ -28,6 +29,11 @@ interface WorkerScope {
 export function isRankWorker(): boolean {
   return "WorkerGlobalScope" in globalThis && String((globalThis as { name?: string }).name).startsWith(workerName);
 }
+
+/** What a rank is to do. */
+export type RankTask =
+  | { readonly kind: "train"; readonly job: RankJob }
+  | { readonly kind: "generate"; readonly job: GenerationJob };
 
 /** What a Worker is to do besides: open a device and describe or measure it. */
 type LookTask =

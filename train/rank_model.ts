@@ -9,7 +9,7 @@ import { SharedMemoryExecutor } from "../parallel/executor.ts";
 import { faultAt } from "./faults.ts";
 import { ModelProgram } from "./model_program.ts";
 import type { ModelGraphOptions } from "./rank_layout.ts";
-import { packFailure, type RankMessage, type RankTask } from "./rank_protocol.ts";
+import { packFailure, type RankJob, type RankMessage } from "./rank_protocol.ts";
 
 /** What to do with a model. */
 export interface ModelWork<T> {
@@ -26,7 +26,7 @@ export interface ModelWork<T> {
  * may take its time.
  */
 export async function withModel<T>(
-  { rank, selection, executor: setup }: RankTask["job"],
+  { rank, selection, executor: setup }: Pick<RankJob, "rank" | "selection" | "executor">,
   post: (message: RankMessage) => void,
   work: ModelWork<T>,
 ): Promise<T> {

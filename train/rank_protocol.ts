@@ -10,14 +10,8 @@ import type { ModelConfiguration } from "../model/configuration.ts";
 import type { ExecutorSetup } from "../parallel/executor.ts";
 import type { Mesh } from "../parallel/mesh.ts";
 import { StoppedError } from "../parallel/status.ts";
-import type { GenerationJob } from "./generation_job.ts";
 import type { Copy } from "./rank_layout.ts";
 import type { CompleteSettings } from "./settings.ts";
-
-/** What a rank is to do. */
-export type RankTask =
-  | { readonly kind: "train"; readonly job: RankJob }
-  | { readonly kind: "generate"; readonly job: GenerationJob };
 
 /** What a rank that trains is to do. Plain data. */
 export interface RankJob {
