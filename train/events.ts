@@ -39,6 +39,8 @@ export type TrainEvent =
     /** Of these, spent by rank 0 in collectives: copies between device and memory, sums, and waiting for others. */
     readonly collectiveMilliseconds?: number;
   }
+  /** From the next step on the copies of the model take so many sequences of a batch each, by their measured speeds. */
+  | { readonly event: "balance"; readonly step: number; readonly shares: readonly number[] }
   | { readonly event: "evaluation"; readonly step: number; readonly loss: number }
   | { readonly event: "checkpoint"; readonly step: number; readonly path: string }
   | { readonly event: "message"; readonly message: string }

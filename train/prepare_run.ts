@@ -67,12 +67,11 @@ export async function prepareRun(given: GivenSettings, onEvent: (event: TrainEve
   const selections = listSelections();
   if (selections.length === 0) throw noDeviceError();
   const devices = parseDevices(settings.devices, selections);
-  const shareOut = (mesh: Mesh, settings: CompleteSettings) =>
-    shareBatch(mesh, settings, unequalCopies(mesh, devices, selections));
+  const unequal = (mesh: Mesh) => unequalCopies(mesh, devices, selections);
   const asked = devices.length === 1 || asksForMesh(settings)
     ? settleMesh(devices.length, askedMesh(settings))
     : undefined;
-  if (asked) shareOut(asked, settings);
+  if (asked) shareBatch(asked, settings, unequal(asked));
   if (saved && firstStep >= settings.steps) {
     throw new UserError(`${resumeFolder} is at step ${firstStep} already: give --steps above it to go on`);
   }
@@ -120,7 +119,13 @@ export async function prepareRun(given: GivenSettings, onEvent: (event: TrainEve
   });
   const picked = { ...settings, ...pick?.settings };
   const mesh = asked ?? pick!.mesh;
-  const { copies, rebalances } = shareOut(mesh, picked);
+  const { copies, rebalances } = shareBatch(mesh, picked, unequal(mesh));
+  if (unequal(mesh) && settings.balance === "auto" && !rebalances) {
+    onProgress(
+      "The GPUs of the copies are unequal, but with --pp, --zero 2 or --zero 3 each keeps its share of the batch: " +
+        "--balance 3:1 sets others",
+    );
+  }
   const layouts = Array.from(
     { length: worldSize(mesh) },
     (_, rank) => layoutOf(configuration, mesh, rank, picked, copies[coordinatesOf(mesh, rank).data]),

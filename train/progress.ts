@@ -90,6 +90,11 @@ export function progressReporter(terminal: Terminal, options: { quiet: boolean }
       case "message":
       case "stall":
         return line(event.message);
+      case "balance":
+        return line(
+          `step ${event.step}: by their measured speeds the copies of the model take ${event.shares.join(", ")} ` +
+            `sequences of a batch from here on`,
+        );
       case "start":
         steps = event.config.steps;
         firstStep = event.firstStep;

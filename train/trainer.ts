@@ -149,12 +149,7 @@ function coordinate(
             return tell({ event: "step", ...rest, tokens, tokensPerSecond, milliseconds });
           }
           case "balance":
-            return tell({
-              event: "message",
-              message: `step ${data.step}: by their measured speeds the copies of the model take ${
-                data.shares.join(", ")
-              } of the ${settings.batchSize} sequences from here on`,
-            });
+            return tell({ event: "balance", step: data.step, shares: data.shares });
           case "evaluation":
             validationLoss = data.loss;
             return tell({ event: "evaluation", step: data.step, loss: data.loss });
