@@ -6,6 +6,9 @@
 import { report } from "./cli/output.ts";
 import { isRankWorker } from "./train/rank.ts";
 
+/** Time for Workers to end by themselves when the command is over, in ms. */
+const leaveMilliseconds = 750;
+
 if (import.meta.main && !isRankWorker()) {
   try {
     const { main } = await import("./cli/main.ts");
@@ -14,4 +17,6 @@ if (import.meta.main && !isRankWorker()) {
     // Packages that were never fetched fail here, before there is a command line to speak of.
     Deno.exitCode = report(error, { json: Deno.args.includes("--json"), verbose: Deno.args.includes("--verbose") });
   }
+  // One that is stuck in its driver must not keep the process for ever: this timer does not.
+  Deno.unrefTimer(setTimeout(() => Deno.exit(), leaveMilliseconds));
 }

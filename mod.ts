@@ -2,11 +2,10 @@
  * Muster trains language models on GPUs through WebGPU, with kernels written in WGSL.
  *
  * The functions here are those of the command line: `train`, `generate`, `evaluate`, `prepare`, `listDevices`,
- * `planTraining`, `verifyLayouts`; and the
- * parts beneath, for trainers of your own: a graph of ops, its plan and program on a device, models as graphs.
+ * `planTraining`, `verifyLayouts`.
  *
- * `train` and `generate` run in Workers that are started from Muster's own module. In a program bundled into one file
- * that module is the whole program: do nothing there if `isRankWorker()`.
+ * Devices are opened in Workers that are started from Muster's own module. In a program bundled into one file that module
+ * is the whole program: do nothing there if `isRankWorker()`.
  *
  * @example Train a small model and write with it
  * ```ts ignore

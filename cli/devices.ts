@@ -13,8 +13,6 @@ export async function devicesCommand(options: Options): Promise<number> {
   if (options.json === true) printJson(devices);
   else devices.forEach(show);
   if (devices.length === 0) throw noDeviceError();
-  // A device that does not answer holds its Worker for good: leaving is the only way out.
-  if (devices.some(({ reason }) => reason !== undefined)) Deno.exit(0);
   return 0;
 }
 

@@ -3,7 +3,7 @@
 import { readPrompts } from "../data/prompts.ts";
 import { UserError } from "../errors.ts";
 import { generateAll, type Generated, type GeneratedTexts } from "../train/generate.ts";
-import { print, printError, printJson, report } from "./output.ts";
+import { print, printError, printJson } from "./output.ts";
 import { numberOption, optionalNumber, type Options } from "./values.ts";
 
 /** What the options ask for. */
@@ -124,9 +124,7 @@ export async function generateCommand(options: Options): Promise<number> {
     return 0;
   } catch (error) {
     writer.end([]);
-    if (error instanceof UserError) throw error;
-    // A device that does not answer holds its Worker for good: leaving is the only way out.
-    Deno.exit(report(error, { json, verbose: options.verbose === true }));
+    throw error;
   } finally {
     Deno.removeSignalListener("SIGINT", stop);
   }

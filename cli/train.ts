@@ -10,7 +10,7 @@ import { nextRunFolder } from "../train/run_folder.ts";
 import { completeSettings, type GivenSettings, parseSettings, readSettingsFile } from "../train/settings.ts";
 import { isSupervised, restartableExitCode, supervise } from "../train/supervisor.ts";
 import { train, type TrainResult } from "../train/trainer.ts";
-import { print, printError, printJson, terminalColumns } from "./output.ts";
+import { print, printError, printJson, report, terminalColumns } from "./output.ts";
 import type { Options } from "./values.ts";
 
 /** Tokens of the sample at the end. */
@@ -34,13 +34,13 @@ function runFolder(given: GivenSettings): string {
 }
 
 /** Shows how the model writes, and what to do next. */
-async function showSample(result: TrainResult, data: string, events: (text: string) => void): Promise<void> {
+async function showSample(result: TrainResult, data: string, signal: AbortSignal): Promise<void> {
   const { checkpoint, run } = result;
   // The script that started this knows how it was called.
   const muster = Deno.env.get("MUSTER_COMMAND") ?? "muster";
-  events("\nsample\n");
-  await generate({ checkpoint, prompt: "\n", tokens: sampleTokens, onText: events });
-  events(
+  print("\nsample\n");
+  await generate({ checkpoint, prompt: "\n", tokens: sampleTokens, onText: print, signal });
+  print(
     `\n\ncheckpoint ${checkpoint}\nnext:\n` +
       `  ${muster} generate --checkpoint ${run} --prompt "Call me"\n` +
       `  ${muster} plot ${run}\n` +
@@ -74,7 +74,7 @@ async function trainHere(given: GivenSettings, json: boolean, quiet: boolean): P
   const onEvent = (event: TrainEvent) => json && event.event !== "message" ? printJson(event) : reporter(event);
   try {
     const result = await train(given, { onEvent, signal: controller.signal });
-    if (!json && !quiet && requests === 0) await showSample(result, completeSettings(given).data, print);
+    if (!json && !quiet && requests === 0) await showSample(result, completeSettings(given).data, controller.signal);
     else if (!json) print(`checkpoint ${result.checkpoint}\n`);
     return 0;
   } finally {
@@ -93,10 +93,8 @@ export async function trainCommand(options: Options, args: readonly string[]): P
     try {
       return await trainHere(given, json, quiet);
     } catch (error) {
-      const { report } = await import("./output.ts");
       const code = report(error, { json, verbose: settings.verbose });
-      // A device that does not answer holds its Worker for good: leaving is the only way out.
-      Deno.exit(error instanceof MachineError && error.restartable ? restartableExitCode : code);
+      return error instanceof MachineError && error.restartable ? restartableExitCode : code;
     }
   }
   const out = runFolder(given);

@@ -21,6 +21,9 @@ export interface ShaderSource {
 /** Upload and read-back are cut into pieces of this size; larger ones made wgpu allocate staging memory without end. */
 export const transferBytes = 16 * 2 ** 20;
 
+/** Long loops let the event loop finish what they left behind this often, in ms. */
+const settleMilliseconds = 2000;
+
 /** An opened device. Make one with `openDevice`. */
 export class Device {
   /** Buffers, pipelines and bind groups made so far; replay must not raise it. */
@@ -34,6 +37,7 @@ export class Device {
   #ended = false;
   #failure: string | undefined;
   #pending = 0;
+  #settled = performance.now();
 
   /** @param gpu the WebGPU device @param capabilities what it was found to do */
   constructor(readonly gpu: GPUDevice, public capabilities: Capabilities) {
@@ -205,11 +209,17 @@ export class Device {
     promise.then(done, done);
   }
 
-  /** Lets the event loop finish what un-awaited mappings left behind; long loops call it now and then. */
+  /** Lets the event loop finish what un-awaited mappings left behind. */
   async settle(): Promise<void> {
+    this.#settled = performance.now();
     for (let turns = 0; turns === 0 || (this.#pending > 0 && turns < 1000); turns++) {
       await new Promise((resolve) => setTimeout(resolve, turns === 0 ? 0 : 5));
     }
+  }
+
+  /** The same, but only every two seconds: for long loops. */
+  async settleNowAndThen(): Promise<void> {
+    if (performance.now() - this.#settled > settleMilliseconds) await this.settle();
   }
 
   /** Ends the device and frees its memory. */

@@ -4,7 +4,7 @@
  */
 
 import { adapterName, isSoftware, requestSelected } from "./open.ts";
-import { listSelections, preparedEnvironment, prepareEnvironment, type Selection } from "./select.ts";
+import { listSelections, type Selection } from "./select.ts";
 
 /** What an adapter offers. */
 export interface AdapterFacts {
@@ -71,11 +71,8 @@ const vendors: Readonly<Record<number, string>> = {
 };
 
 /** Opens a device and tells what it offers; once per thread. */
-export async function adapterFacts(
-  selection: Selection,
-  environment: Readonly<Record<string, string>>,
-): Promise<AdapterFacts> {
-  const adapter = await requestSelected(selection, environment);
+export async function adapterFacts(selection: Selection): Promise<AdapterFacts> {
+  const adapter = await requestSelected(selection);
   const features = new Set<string>(adapter.features);
   for (const feature of hidden) {
     try {
@@ -98,18 +95,13 @@ export async function adapterFacts(
 }
 
 /** Opens a selection in a Worker of its own. */
-export type Opener = (
-  selection: Selection,
-  environment: Readonly<Record<string, string>>,
-) => Promise<AdapterFacts | { readonly reason: string }>;
+export type Opener = (selection: Selection) => Promise<AdapterFacts | { readonly reason: string }>;
 
 /** All GPUs, each opened once, one after another. */
 export async function describeDevices(open: Opener): Promise<DeviceDescription[]> {
-  const selections = listSelections();
-  prepareEnvironment(selections);
   const found: DeviceDescription[] = [];
-  for (const [index, selection] of selections.entries()) {
-    const opened = await open(selection, preparedEnvironment());
+  for (const [index, selection] of listSelections().entries()) {
+    const opened = await open(selection);
     const facts = "reason" in opened ? undefined : opened;
     const { device } = selection;
     // Without a loader there is one entry, whether or not there is an adapter.

@@ -11,9 +11,8 @@ import { measureFlops, measureSubgroupSize } from "./probe.ts";
 
 /** How to open a device. */
 export interface OpenOptions {
-  /** Which of several, and the environment it is to be found in; the first if left out. */
+  /** Which of several; the first if left out. */
   readonly selection?: Selection;
-  readonly environment?: Readonly<Record<string, string>>;
   /** Ask for the `subgroups` feature (default true; `MUSTER_SUBGROUPS=off` turns it off for drivers that lie). */
   readonly subgroups?: boolean;
   /** Size of the largest buffer, in bytes (default 128 MiB: several drivers refuse or mishandle larger ones). */
@@ -59,11 +58,8 @@ export async function requestAdapter(): Promise<GPUAdapter> {
 }
 
 /** The adapter of a selected device, which must be the one that it says it is. */
-export async function requestSelected(
-  selection: Selection | undefined,
-  environment: Readonly<Record<string, string>> = {},
-): Promise<GPUAdapter> {
-  if (selection) applySelection(selection, environment);
+export async function requestSelected(selection: Selection | undefined): Promise<GPUAdapter> {
+  if (selection) applySelection(selection);
   const adapter = await requestAdapter();
   const { device, ways } = selection ?? { device: undefined, ways: [] };
   const name = adapterName(adapter.info);
@@ -100,7 +96,7 @@ async function requestDevice(adapter: GPUAdapter, wanted: readonly string[]): Pr
 /** Opens the GPU of this thread. Ask once per Worker: a later request may be answered with another GPU. */
 export async function openDevice(options: OpenOptions = {}): Promise<Device> {
   const { selection } = options;
-  const adapter = await requestSelected(selection, options.environment);
+  const adapter = await requestSelected(selection);
   const { info } = adapter;
   const subgroups = options.subgroups ?? Deno.env.get("MUSTER_SUBGROUPS") !== "off";
   const gpu = await requestDevice(adapter, subgroups ? ["subgroups"] : []);

@@ -3,8 +3,8 @@
  * that the loader lists only the wanted one: by its driver's manifest, by Mesa's device-select layer, or by the loader's
  * settings file, whichever works. What works is not believed but listed again: exactly the wanted device must be left.
  *
- * The environment belongs to the process: devices are opened one after another. New names in it while other threads
- * compute have crashed the C library, so all names are set once, before the first Worker, and later only changed.
+ * The environment belongs to the process: devices are listed once, then opened one after another. New names in it while
+ * other threads compute have crashed the C library, so all names are set with that list, and later only changed.
  * @module
  */
 
@@ -23,6 +23,8 @@ export interface Selection {
   readonly device: VulkanDevice | undefined;
   /** To be tried in this order; none where the device is alone, or like another in everything that drivers tell. */
   readonly ways: readonly Way[];
+  /** The environment in which ways are tried; each changes some of it. */
+  readonly base?: Readonly<Record<string, string>>;
   /** True if the run opens no other: where no way works, a card of the same kind will do. */
   readonly sole?: boolean;
 }
@@ -39,7 +41,7 @@ function sameKind(a: VulkanDevice, b: VulkanDevice): boolean {
 }
 
 /** True if both are the same device, as far as drivers tell. */
-export function sameDevice(a: VulkanDevice, b: VulkanDevice): boolean {
+function sameDevice(a: VulkanDevice, b: VulkanDevice): boolean {
   return sameKind(a, b) && a.uuid === b.uuid && a.pci === b.pci;
 }
 
@@ -157,8 +159,22 @@ export function distinctDevices(listed: readonly VulkanDevice[]): VulkanDevice[]
   ).map((device, index) => ({ ...device, index }));
 }
 
-/** All GPUs with the ways to open each; one entry without a device where only WebGPU can tell. */
-export function listSelections(): Selection[] {
+let known: readonly Selection[] | undefined;
+
+/**
+ * All GPUs with the ways to open each; one entry without a device where only WebGPU can tell. Listed once in a process: as
+ * soon as one has been opened, the loader lists no other.
+ */
+export function listSelections(): readonly Selection[] {
+  if (!known) {
+    const found = findSelections();
+    const base = prepareEnvironment(found);
+    known = found.map((selection) => ({ ...selection, base }));
+  }
+  return known;
+}
+
+function findSelections(): Selection[] {
   const listed = listVulkanDevices();
   if (!listed) return [{ device: undefined, ways: [] }];
   const devices = distinctDevices(listed);
@@ -179,11 +195,11 @@ export function listSelections(): Selection[] {
 }
 
 /**
- * Sets every name that a selection may change, once, before the first Worker is started. The drivers stay those that the
- * loader found, wherever it looked for them.
+ * Sets every name that a selection may change, before the first Worker is started, and returns what it has set. The
+ * drivers stay those that the loader found, wherever it looked for them.
  */
-export function prepareEnvironment(selections: readonly Selection[]): void {
-  if (selections.every(({ ways }) => ways.length === 0)) return;
+export function prepareEnvironment(selections: readonly Selection[]): Record<string, string> {
+  if (selections.every(({ ways }) => ways.length === 0)) return {};
   const harmless: Record<string, string> = {
     ...Object.fromEntries(manifestNames.map((name) => [name, manifests().join(separator)])),
     DRI_PRIME: "0",
@@ -195,21 +211,14 @@ export function prepareEnvironment(selections: readonly Selection[]): void {
     else delete harmless[name];
   }
   for (const name of ["NODEVICE_SELECT", "MESA_VK_DEVICE_SELECT"]) Deno.env.delete(name);
-  original = Object.fromEntries(Object.keys(harmless).map((name) => [name, Deno.env.get(name)!]));
-}
-
-let original: Readonly<Record<string, string>> = {};
-
-/** The environment as `prepareEnvironment` left it; goes to Workers with their selection. */
-export function preparedEnvironment(): Readonly<Record<string, string>> {
-  return original;
+  return Object.fromEntries(Object.keys(harmless).map((name) => [name, Deno.env.get(name)!]));
 }
 
 /**
  * Sets the environment such that the loader lists the selected device alone, and proves it; for a Worker, just before its
  * one `requestAdapter`. `MachineError` if no way works: better none than one card that is taken for two.
  */
-export function applySelection({ device, ways, sole }: Selection, base: Readonly<Record<string, string>>): void {
+export function applySelection({ device, ways, base = {}, sole }: Selection): void {
   if (!device) return;
   const listWith = (environment: Readonly<Record<string, string>>) => {
     for (const [name, value] of Object.entries({ ...base, ...environment })) Deno.env.set(name, value);

@@ -40,10 +40,10 @@ export function rankAt(mesh: Mesh, { data, pipeline, tensor }: Coordinates): num
   return (data * mesh.pipeline + pipeline) * mesh.tensor + tensor;
 }
 
-/** A mesh in words: `2 data x 2 tensor`. */
-export function describeMesh({ data, pipeline, tensor }: Mesh): string {
-  const parts = [[data, "data"], [pipeline, "pipeline"], [tensor, "tensor"]].filter(([extent]) => Number(extent) > 1);
-  return parts.length === 0 ? "1 rank" : parts.map((part) => part.join(" ")).join(" x ");
+/** `dp 2 pp 4`: a mesh by the names of its flags, extents of 1 left out. */
+export function nameMesh({ data, pipeline, tensor }: Mesh): string {
+  const parts = [["dp", data], ["pp", pipeline], ["tp", tensor]].filter(([, extent]) => extent !== 1);
+  return parts.length === 0 ? "one rank" : parts.map((part) => part.join(" ")).join(" ");
 }
 
 /** Every mesh of `ranks` ranks. */
@@ -73,7 +73,7 @@ export function settleMesh(ranks: number, asked: AskedMesh): Mesh {
 }
 
 /** Blocks of each of `parts` parts: as equal as can be by `costs` of blocks, given what first and last part cost besides. */
-export function splitLayers(layers: number, parts: number, ends = { first: 0, last: 0 }): [number, number][] {
+function splitLayers(layers: number, parts: number, ends = { first: 0, last: 0 }): [number, number][] {
   if (parts > layers) throw new UserError(`${parts} pipeline stages need as many blocks, but the model has ${layers}`);
   // Least possible largest cost, by trying all numbers of blocks that the costliest part may have.
   const extra = (part: number) => (part === 0 ? ends.first : 0) + (part === parts - 1 ? ends.last : 0);

@@ -45,7 +45,7 @@ export function collectiveBytes(op: Op<CollectiveAttributes>, groups: Groups): {
 }
 
 /** Seconds of a collective: `now`, and `later` what may go on under the next dispatches. */
-export function collectiveSeconds(op: Op<CollectiveAttributes>, groups: Groups, hardware: Hardware) {
+function collectiveSeconds(op: Op<CollectiveAttributes>, groups: Groups, hardware: Hardware) {
   const { read, write } = collectiveBytes(op, groups);
   if (read + write === 0) return { now: 0, later: 0 };
   const now = (read > 0 ? hardware.waitSeconds : 0) + read / hardware.readRate;

@@ -34,7 +34,6 @@ export interface CrewHooks {
 export interface Crew {
   /** Resolves when all ranks are done and gone; rejects with the first failure, when all are gone or time is up. */
   readonly ended: Promise<void>;
-  readonly failed: boolean;
   /** Time of `performance.now()` of the first failure. */
   readonly failedAt: number;
   /** Ends all ranks for a reason that is none of theirs. */
@@ -138,9 +137,6 @@ export function startRanks(tasks: readonly RankTask[], { stallTimeout, onMessage
   guarded(() => start(0));
   return {
     ended,
-    get failed() {
-      return failure !== undefined;
-    },
     get failedAt() {
       return failedAt;
     },

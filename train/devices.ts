@@ -5,7 +5,7 @@
 
 import { MachineError } from "../errors.ts";
 import { describeDevices, type DeviceDescription } from "../gpu/list.ts";
-import { preparedEnvironment, prepareEnvironment, type Selection } from "../gpu/select.ts";
+import { type Selection, selectionsFor } from "../gpu/select.ts";
 import type { Hardware } from "./hardware.ts";
 import { describeInWorker, measureInWorker } from "./rank.ts";
 
@@ -20,10 +20,11 @@ export async function measureDevices(
   indices: readonly number[],
   width: number,
 ): Promise<Map<number, Hardware>> {
-  prepareEnvironment(selections);
   const found = new Map<number, Hardware>();
-  for (const index of new Set(indices)) {
-    const measured = await measureInWorker({ selection: selections[index], environment: preparedEnvironment() }, width);
+  for (const [i, selection] of selectionsFor(indices, selections).entries()) {
+    const index = indices[i];
+    if (found.has(index)) continue;
+    const measured = await measureInWorker(selection, width);
     if ("reason" in measured) throw new MachineError(`GPU ${index} cannot be measured: ${measured.reason}`);
     found.set(index, measured);
   }

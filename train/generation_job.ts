@@ -5,13 +5,7 @@
 
 import { UserError } from "../errors.ts";
 import { noDeviceError } from "../gpu/open.ts";
-import {
-  listSelections,
-  preparedEnvironment,
-  prepareEnvironment,
-  type Selection,
-  selectionsFor,
-} from "../gpu/select.ts";
+import { listSelections, type Selection, selectionsFor } from "../gpu/select.ts";
 import type { ModelConfiguration } from "../model/configuration.ts";
 import type { ExecutorSetup } from "../parallel/executor.ts";
 import { createMailbox, type MailboxSetup } from "../parallel/mailbox.ts";
@@ -62,7 +56,6 @@ export interface GenerationJob extends TurnOptions {
   /** The tokens chosen for each slot, from the rank that has all logits. */
   readonly mailboxes: readonly MailboxSetup[];
   readonly selection: Selection;
-  readonly environment: Readonly<Record<string, string>>;
 }
 
 /** What rank `rank` holds. */
@@ -108,7 +101,6 @@ export function generationJobs(request: TokenRequest): GenerationJob[] {
   const selections = listSelections();
   if (selections.length === 0) throw noDeviceError();
   const devices = devicesOf(request, selections);
-  prepareEnvironment(selections);
   const chosen = selectionsFor(devices, selections);
   const last = rankAt(mesh, { data: 0, pipeline: pp - 1, tensor: 0 });
   const mailboxes = Array.from({ length: slots }, () => createMailbox(last));
@@ -123,6 +115,5 @@ export function generationJobs(request: TokenRequest): GenerationJob[] {
     executor,
     mailboxes,
     selection: chosen[rank],
-    environment: preparedEnvironment(),
   }));
 }

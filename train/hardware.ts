@@ -28,7 +28,7 @@ export interface Hardware {
 }
 
 /** What products of matrices are assumed to reach of a device's multiply-add rate (docs/performance.md: 0.3 to 0.5). */
-export const assumedEfficiency = 0.3;
+const assumedEfficiency = 0.3;
 
 /**
  * Rates where nothing is measured: of GPUs on PCI Express, and of software drivers, whose threads share the cores. What

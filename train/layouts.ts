@@ -6,8 +6,16 @@
 import { UserError } from "../errors.ts";
 import { type Mesh, meshesOf } from "../parallel/mesh.ts";
 import { type ScheduleName, scheduleNames } from "../parallel/schedules.ts";
-import { flagName, type GivenSettings, isSwitch, parseSettings, type SettingName, settingNames } from "./settings.ts";
-import { type Option, trainOptions } from "./settings.ts";
+import {
+  flagName,
+  type GivenSettings,
+  isSwitch,
+  type Option,
+  parseSettings,
+  type SettingName,
+  settingNames,
+  trainOptions,
+} from "./settings.ts";
 
 /** A layout. */
 export interface Layout {
@@ -60,19 +68,19 @@ export function parseLayout(text: string): Layout {
   return layout({ dp, pp, tp, ...rest });
 }
 
-/** Settings that layouts differ in besides the mesh, where they mean something; those that a version lacks are left out. */
-const variations: readonly [name: string, applies: (mesh: Mesh) => boolean][] = [
+/** Settings that layouts differ in besides the mesh, where they mean something. */
+const variations: readonly [name: SettingName, applies: (mesh: Mesh) => boolean][] = [
   ["pipelineSchedule", ({ pipeline }) => pipeline > 1],
   ["sequenceParallel", ({ tensor }) => tensor > 1],
   ["zero", ({ data }) => data > 1],
   ["recompute", () => true],
+  ["cpuOffload", () => true],
 ];
 
 /** Values of a setting other than its default. */
-function otherValues(name: string): unknown[] {
-  const option = (trainOptions as unknown as Readonly<Record<string, Option<unknown> | undefined>>)[name];
-  if (option?.kind === "switch") return [true];
-  return (option?.choices ?? []).filter((choice) => choice !== option!.fallback);
+function otherValues(name: SettingName): unknown[] {
+  const { kind, choices = [], fallback }: Option<unknown> = trainOptions[name];
+  return kind === "switch" ? [true] : choices.filter((choice) => choice !== fallback);
 }
 
 /** Every mesh of the ranks as it is, and with one setting varied at a time. */

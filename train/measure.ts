@@ -5,7 +5,8 @@
  */
 
 import type { Device } from "../gpu/device.ts";
-import { openDevice, type OpenOptions } from "../gpu/open.ts";
+import { openDevice } from "../gpu/open.ts";
+import type { Selection } from "../gpu/select.ts";
 import { Graph } from "../graph/graph.ts";
 import { Program } from "../graph/program.ts";
 import type { Tensor } from "../graph/tensor.ts";
@@ -21,8 +22,8 @@ const tinyDispatches = 128;
 const rounds = 3;
 
 /** Opens the device and measures it for a model of `width`. */
-export async function measureHardware(place: OpenOptions, width: number): Promise<Hardware> {
-  const device = await openDevice(place);
+export async function measureHardware(selection: Selection, width: number): Promise<Hardware> {
+  const device = await openDevice({ selection });
   try {
     const { flopsPerSecond } = device.capabilities;
     const rows = Math.round(productSeconds * flopsPerSecond / 10 / (8 * width * width) / 64) * 64;

@@ -13,9 +13,6 @@ import { addReductions, addUpdate } from "./update_graph.ts";
 import type { ParameterBank } from "./parameter_banks.ts";
 import type { ModelGraphOptions, RankLayout } from "./rank_layout.ts";
 
-export type { BatchInputs } from "./graph_builder.ts";
-export type { ModelGraphOptions } from "./rank_layout.ts";
-
 /** A built graph and its tensors. */
 export interface ModelGraph {
   readonly graph: Graph;

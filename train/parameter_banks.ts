@@ -69,7 +69,7 @@ export interface BankOptions {
   readonly sequenceParallel: boolean;
   /** Name of the token table if a stage before holds it too. */
   readonly tiedCopy: string | undefined;
-  /** True if a stage behind holds the token table too. */
+  /** Its name if a stage behind holds it too. */
   readonly tiedOriginal: string | undefined;
   readonly keyValueHeads: number;
 }

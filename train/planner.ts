@@ -12,7 +12,7 @@ import type { Role } from "../graph/tensor.ts";
 import type { ModelConfiguration } from "../model/configuration.ts";
 import { channelBytes } from "../parallel/channel.ts";
 import type { ExecutorSetup } from "../parallel/executor.ts";
-import { coordinatesOf, groupsOf, type Mesh, meshesOf, settleMesh, worldSize } from "../parallel/mesh.ts";
+import { coordinatesOf, groupsOf, type Mesh, meshesOf, nameMesh, settleMesh, worldSize } from "../parallel/mesh.ts";
 import { makeSchedule, simulate } from "../parallel/schedules.ts";
 import { type Allocator, allocator, groupBytesPerMember } from "../parallel/shared_memory.ts";
 import { type RankTimes, rankTimes, slowestRanks } from "./cost_model.ts";
@@ -39,7 +39,7 @@ export interface PlanRequest {
 export interface PlannedMesh {
   /** Its extents. */
   readonly mesh: Mesh;
-  /** Sequences computed at a time. */
+  /** Sequences computed at a time; of copies with other shares, the most. */
   readonly microBatchSize: number;
   /** Micro-batches of a step, for each copy of the model. */
   readonly microBatches: number;
@@ -94,13 +94,17 @@ function strongerSettings(settings: CompleteSettings, mesh: Mesh): Partial<Compl
   }, [{}]);
 }
 
-/** Micro-batches to try: as settled, then smaller ones unless their size was asked for. */
-function microBatchSizes(mesh: Mesh, settings: CompleteSettings): number[] {
-  const settled = Math.max(
-    ...shareBatch(mesh, settings).copies.map(({ share, microBatchSize = share }) => microBatchSize),
-  );
-  if (settings.microBatchSize !== undefined || settings.microBatches !== undefined) return [settled];
-  return Array.from({ length: settled }, (_, i) => settled - i).filter((size) => settled % size === 0);
+/** Sequences of a copy's largest micro-batch. */
+function largestMicroBatch(copies: readonly Copy[]): number {
+  return Math.max(...copies.map(({ share, microBatchSize = share }) => microBatchSize));
+}
+
+/** The settings themselves, then with smaller micro-batches, unless their size was asked for. */
+function smallerMicroBatches(settings: CompleteSettings, mesh: Mesh): Partial<CompleteSettings>[] {
+  if (settings.microBatchSize !== undefined || settings.microBatches !== undefined) return [{}];
+  const settled = largestMicroBatch(shareBatch(mesh, settings).copies);
+  const smaller = Array.from({ length: settled - 1 }, (_, i) => settled - 1 - i).filter((size) => settled % size === 0);
+  return [{}, ...smaller.map((microBatchSize) => ({ microBatchSize }))];
 }
 
 /** Ranks that differ: one of each stage, or of each kind of device or share of the batch on it. */
@@ -137,15 +141,10 @@ interface Attempt {
   readonly usable: number;
 }
 
-function attempt(
-  request: PlanRequest,
-  mesh: Mesh,
-  changed: Partial<CompleteSettings>,
-  microBatchSize: number,
-): Attempt {
+function attempt(request: PlanRequest, mesh: Mesh, changed: Partial<CompleteSettings>): Attempt {
   const { configuration, sequenceLength, hardware } = request;
   const settings = { ...request.settings, ...changed };
-  const { copies } = shareBatch(mesh, settings, { limit: microBatchSize });
+  const { copies } = shareBatch(mesh, settings);
   const rows = hiddenRows(mesh, settings, copies, sequenceLength);
   const layouts = Array.from(
     { length: worldSize(mesh) },
@@ -185,7 +184,7 @@ function attempt(
   const shared = setups.map((setup, rank) => communicationBytes(setup) + hostBytes(configuration, layouts[rank]));
   const planned = {
     mesh,
-    microBatchSize,
+    microBatchSize: largestMicroBatch(copies),
     microBatches: Math.max(...copies.map(microBatchCount)),
     settings: changed,
     bytes: largest!.bytes,
@@ -206,25 +205,38 @@ const nothing: Allocator = {
 /** Plans one mesh. */
 export function planMesh(request: PlanRequest, mesh: Mesh): PlannedMesh | RefusedMesh {
   let least: Attempt | undefined;
-  try {
-    for (const changed of strongerSettings(request.settings, mesh)) {
-      let before = Infinity;
-      for (const size of microBatchSizes(mesh, { ...request.settings, ...changed })) {
-        const found = attempt(request, mesh, changed, size);
-        if (found.missing === 0) return found.planned;
-        if (!least || found.planned.totalBytes < least.planned.totalBytes) least = found;
-        const { bytes, totalBytes } = found.planned;
-        // Smaller micro-batches save activations only, and in some schedules not even these.
-        if (totalBytes - bytes.activation - bytes.output > found.usable || totalBytes > 0.98 * before) break;
-        before = totalBytes;
+  const refused = ({ message }: UserError) => ({ mesh, reason: message, memory: false });
+  const sizes = possible(() => smallerMicroBatches(request.settings, mesh));
+  if (sizes instanceof UserError) return refused(sizes);
+  for (const changed of strongerSettings(request.settings, mesh)) {
+    let before = Infinity;
+    for (const smaller of sizes) {
+      const found = possible(() => attempt(request, mesh, { ...changed, ...smaller }));
+      if (found instanceof UserError) {
+        if (!least) return refused(found);
+        // Of what is tried to save memory not everything goes together.
+        continue;
       }
+      if (found.missing === 0) return found.planned;
+      const { bytes, totalBytes } = found.planned;
+      if (!least || totalBytes < least.planned.totalBytes) least = found;
+      // Smaller micro-batches save activations only, and in some schedules not even these.
+      if (totalBytes - bytes.activation - bytes.output > found.usable || totalBytes > 0.98 * before) break;
+      before = totalBytes;
     }
-  } catch (error) {
-    if (error instanceof UserError) return { mesh, reason: error.message, memory: false };
-    throw error;
   }
   const reason = `a rank needs ${formatBytes(least!.planned.totalBytes)}, but can use ${formatBytes(least!.usable)}`;
   return { mesh, reason, memory: true };
+}
+
+/** What `body` returns, or the `UserError` that it throws. */
+function possible<T>(body: () => T): T | UserError {
+  try {
+    return body();
+  } catch (error) {
+    if (error instanceof UserError) return error;
+    throw error;
+  }
 }
 
 const axes = ["data", "pipeline", "tensor"] as const;
@@ -243,12 +255,6 @@ export function surveyMeshes(request: PlanRequest): Survey {
   return { planned, refused: all.filter((one) => "reason" in one) };
 }
 
-/** `dp 2 pp 4`: a mesh by the names of its flags, extents of 1 left out. */
-export function nameMesh({ data, pipeline, tensor }: Mesh): string {
-  const parts = [["dp", data], ["pp", pipeline], ["tp", tensor]].filter(([, extent]) => extent !== 1);
-  return parts.length === 0 ? "one rank" : parts.map((part) => part.join(" ")).join(" ");
-}
-
 /** `1.25 s`, `34.1 ms`. */
 export function formatSeconds(seconds: number): string {
   const text = (value: number) => value.toPrecision(3).replace(/e.*/, "");
@@ -256,11 +262,11 @@ export function formatSeconds(seconds: number): string {
 }
 
 /** The flags that ask for a planned mesh. */
-export function flagsOf({ mesh, microBatchSize, settings }: PlannedMesh): string[] {
+export function flagsOf({ mesh, settings }: PlannedMesh): string[] {
   const changed = Object.entries(settings).flatMap(([name, value]) => [`--${flagName(name)}`, String(value)]);
   const extents = { dp: mesh.data, pp: mesh.pipeline, tp: mesh.tensor };
   const flags = Object.entries(extents).flatMap(([name, extent]) => [`--${name}`, String(extent)]);
-  return [...flags, "--micro-batch-size", String(microBatchSize), ...changed];
+  return [...flags, ...changed];
 }
 
 /** The mesh to take of a survey: the fastest, of equally fast ones the first. `UserError` if there is none. */
@@ -288,9 +294,4 @@ export function pickOf({ planned, refused }: Survey): Pick {
 /** Picks a layout for a run. `UserError` if nothing fits. */
 export function pickLayout(request: PlanRequest): Pick {
   return pickOf(surveyMeshes(request));
-}
-
-/** A pick in words. */
-export function describePick({ mesh, why }: Pick): string {
-  return `${nameMesh(mesh)}: ${why}`;
 }

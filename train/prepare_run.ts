@@ -8,13 +8,13 @@ import { createLoader, validationLoader } from "../data/loader.ts";
 import { loadTokenizer } from "../data/tokenizer.ts";
 import { UserError } from "../errors.ts";
 import { noDeviceError } from "../gpu/open.ts";
-import { listSelections, preparedEnvironment, prepareEnvironment, selectionsFor } from "../gpu/select.ts";
+import { listSelections, selectionsFor } from "../gpu/select.ts";
 import { openCheckpoint } from "./checkpoint.ts";
 import type { TrainEvent } from "./events.ts";
-import { coordinatesOf, type Mesh, settleMesh, worldSize } from "../parallel/mesh.ts";
+import { coordinatesOf, type Mesh, nameMesh, settleMesh, worldSize } from "../parallel/mesh.ts";
 import { nominalHardware, shareHardware } from "./hardware.ts";
 import { askedMesh, asksForMesh, layoutOf, makeCheckpointMemory, makeExecutors, parseDevices } from "./launch.ts";
-import { describePick, pickLayout } from "./planner.ts";
+import { pickLayout } from "./planner.ts";
 import type { RankJob } from "./rank_protocol.ts";
 import { type LoadedModel, settleModel } from "./run_model.ts";
 import { makeRunFolder, nextRunFolder } from "./run_folder.ts";
@@ -23,6 +23,7 @@ import { hiddenRows, shareBatch, unequalCopies } from "./share_batch.ts";
 
 /** Everything about a run that is settled before a device is touched. */
 export interface PreparedRun {
+  /** To be saved: without what was picked, since a resumed run picks anew. */
   readonly settings: CompleteSettings;
   readonly run: string;
   /** The layout that was picked, and why, where none was asked for. */
@@ -66,12 +67,11 @@ export async function prepareRun(given: GivenSettings, onEvent: (event: TrainEve
   const selections = listSelections();
   if (selections.length === 0) throw noDeviceError();
   const devices = parseDevices(settings.devices, selections);
-  const isUnequal = (mesh: Mesh) => unequalCopies(mesh, devices, selections);
-  const shareOut = (mesh: Mesh, limit?: number) => shareBatch(mesh, settings, { unequal: isUnequal(mesh), limit });
+  const unequal = (mesh: Mesh) => unequalCopies(mesh, devices, selections);
   const asked = devices.length === 1 || asksForMesh(settings)
     ? settleMesh(devices.length, askedMesh(settings))
     : undefined;
-  if (asked) shareOut(asked);
+  if (asked) shareBatch(asked, settings, unequal(asked));
   if (saved && firstStep >= settings.steps) {
     throw new UserError(`${resumeFolder} is at step ${firstStep} already: give --steps above it to go on`);
   }
@@ -117,22 +117,21 @@ export async function prepareRun(given: GivenSettings, onEvent: (event: TrainEve
     settings,
     hardware: shareHardware(devices.map((index) => ({ index, hardware: nominalHardware(selections[index]) }))),
   });
-  settings = { ...settings, ...pick?.settings };
+  const picked = { ...settings, ...pick?.settings };
   const mesh = asked ?? pick!.mesh;
-  const { copies, rebalances } = shareOut(mesh, pick?.microBatchSize);
-  if (isUnequal(mesh) && settings.balance === "auto" && !rebalances) {
+  const { copies, rebalances } = shareBatch(mesh, picked, unequal(mesh));
+  if (unequal(mesh) && settings.balance === "auto" && !rebalances) {
     onProgress(
-      "the GPUs of the copies are unequal, but with --pp or --zero 2 or 3 shares do not follow the measured speeds: " +
-        "--balance 3:1 gives the first copy three times as much",
+      "The GPUs of the copies are unequal, but with --pp, --zero 2 or --zero 3 each keeps its share of the batch: " +
+        "--balance 3:1 sets others",
     );
   }
   const layouts = Array.from(
     { length: worldSize(mesh) },
-    (_, rank) => layoutOf(configuration, mesh, rank, settings, copies[coordinatesOf(mesh, rank).data]),
+    (_, rank) => layoutOf(configuration, mesh, rank, picked, copies[coordinatesOf(mesh, rank).data]),
   );
-  const rows = hiddenRows(mesh, settings, copies, sequenceLength);
+  const rows = hiddenRows(mesh, picked, copies, sequenceLength);
   makeRunFolder(run);
-  prepareEnvironment(selections);
   const control = new SharedArrayBuffer(64);
   const checkpoint = makeCheckpointMemory(configuration);
   const tokenizer = await loadTokenizer(dataFolder);
@@ -140,11 +139,11 @@ export async function prepareRun(given: GivenSettings, onEvent: (event: TrainEve
   return {
     settings,
     run,
-    pick: pick && describePick(pick),
+    pick: pick && `${nameMesh(pick.mesh)}: ${pick.why}`,
     tokenizerFiles: tokenizer.files(),
     dataHash: train.sha256,
-    jobs: makeExecutors(configuration, mesh, settings, layouts, rows).map((executor, rank) => ({
-      settings,
+    jobs: makeExecutors(configuration, mesh, picked, layouts, rows).map((executor, rank) => ({
+      settings: picked,
       configuration,
       sequenceLength,
       dataFolder,
@@ -159,7 +158,6 @@ export async function prepareRun(given: GivenSettings, onEvent: (event: TrainEve
       executor,
       checkpoint,
       selection: chosen[rank],
-      environment: preparedEnvironment(),
     })),
   };
 }

@@ -30,12 +30,6 @@ export function isRankWorker(): boolean {
   return "WorkerGlobalScope" in globalThis && String((globalThis as { name?: string }).name).startsWith(workerName);
 }
 
-/** A device, and the environment in which it is found. */
-interface Place {
-  readonly selection: Selection;
-  readonly environment: Readonly<Record<string, string>>;
-}
-
 /** What a rank is to do. */
 export type RankTask =
   | { readonly kind: "train"; readonly job: RankJob }
@@ -43,8 +37,8 @@ export type RankTask =
 
 /** What a Worker is to do besides: open a device and describe or measure it. */
 type LookTask =
-  | ({ readonly kind: "describe" } & Place)
-  | ({ readonly kind: "measure"; readonly width: number } & Place);
+  | { readonly kind: "describe"; readonly selection: Selection }
+  | { readonly kind: "measure"; readonly selection: Selection; readonly width: number };
 
 type Task = RankTask | LookTask;
 
@@ -84,16 +78,16 @@ function look<T>(task: LookTask): Promise<T | { readonly reason: string }> {
 }
 
 /** Opens a device in a Worker and tells what it offers, or why it cannot be opened. */
-export function describeInWorker(
-  selection: Selection,
-  environment: Readonly<Record<string, string>>,
-): Promise<AdapterFacts | { readonly reason: string }> {
-  return look({ kind: "describe", selection, environment });
+export function describeInWorker(selection: Selection): Promise<AdapterFacts | { readonly reason: string }> {
+  return look({ kind: "describe", selection });
 }
 
 /** Opens a device in a Worker and tells how fast it is at a model of `width`, or why it cannot be opened. */
-export function measureInWorker(place: Place, width: number): Promise<Hardware | { readonly reason: string }> {
-  return look({ kind: "measure", width, ...place });
+export function measureInWorker(
+  selection: Selection,
+  width: number,
+): Promise<Hardware | { readonly reason: string }> {
+  return look({ kind: "measure", selection, width });
 }
 
 if (isRankWorker()) {
@@ -105,8 +99,8 @@ if (isRankWorker()) {
       else if (data.kind === "generate") {
         await (await import("./rank_generation.ts")).generateOnRank(data.job, post);
       } else if (data.kind === "measure") {
-        post(await (await import("./measure.ts")).measureHardware(data, data.width));
-      } else post(await (await import("../gpu/list.ts")).adapterFacts(data.selection, data.environment));
+        post(await (await import("./measure.ts")).measureHardware(data.selection, data.width));
+      } else post(await (await import("../gpu/list.ts")).adapterFacts(data.selection));
     } catch (error) {
       if ("job" in data) post({ type: "failed", failure: packFailure(error) });
       else post({ reason: messageOf(error) });

@@ -13,7 +13,7 @@ import { StoppedError } from "../parallel/status.ts";
 import type { Copy } from "./rank_layout.ts";
 import type { CompleteSettings } from "./settings.ts";
 
-/** What a rank is to do. Plain data. */
+/** What a rank that trains is to do. Plain data. */
 export interface RankJob {
   readonly settings: CompleteSettings;
   readonly configuration: ModelConfiguration;
@@ -33,9 +33,8 @@ export interface RankJob {
   /** The shares follow the measured speeds. */
   readonly rebalances: boolean;
   readonly executor: ExecutorSetup;
-  /** The GPU to open, and the environment in which it is looked for. */
+  /** The GPU to open. */
   readonly selection: Selection;
-  readonly environment: Readonly<Record<string, string>>;
   /** Tensors of the whole checkpoint, which the ranks fill together. */
   readonly checkpoint: CheckpointMemory;
 }

@@ -3,30 +3,26 @@
  * @module
  */
 
-import { type Dataset, openDataset } from "../data/dataset.ts";
+import { openDataset } from "../data/dataset.ts";
 import { createLoader, type Loader, validationLoader } from "../data/loader.ts";
 import { MachineError } from "../errors.ts";
 import type { Device } from "../gpu/device.ts";
-import { openDevice } from "../gpu/open.ts";
 import { describeBytes, makePlan, usableMemory } from "../graph/plan.ts";
-import { SharedMemoryExecutor } from "../parallel/executor.ts";
 import { apportion, rebalance } from "../parallel/balance.ts";
 import { coordinatesOf } from "../parallel/mesh.ts";
-import { RunStatus } from "../parallel/status.ts";
+import { StoppedError } from "../parallel/status.ts";
 import { faultAt } from "./faults.ts";
 import { layoutOf, scheduleOf } from "./launch.ts";
 import { learningRateAt } from "./learning_rate.ts";
-import { buildModelGraph, type ModelGraphOptions } from "./model_graph.ts";
-import { slotIndex } from "./rank_layout.ts";
-import { ModelProgram } from "./model_program.ts";
+import { buildModelGraph } from "./model_graph.ts";
+import { type ModelGraphOptions, slotIndex } from "./rank_layout.ts";
 import { firstNonFinite } from "./non_finite.ts";
 import { checkpoint } from "./rank_checkpoint.ts";
-import { controlSlots, packFailure, type RankJob, type RankMessage } from "./rank_protocol.ts";
+import { withModel } from "./rank_model.ts";
+import { controlSlots, type RankJob, type RankMessage } from "./rank_protocol.ts";
 import { allow, beat, doing, type Run, shareOf, sumOverRanks } from "./rank_run.ts";
 import { load } from "./rank_state.ts";
 
-/** Un-awaited mappings are let go this often, in ms. */
-const settleMilliseconds = 2000;
 /** A step this many times slower than it was when its submits were sized is timed anew: these stay under 200 ms. */
 const slowdown = 1.6;
 
@@ -111,17 +107,26 @@ async function trainStep(run: Run, step: number): Promise<void> {
 }
 
 async function failNonFinite(run: Run, step: number, loss: number, gradNorm: number): Promise<never> {
+  doing(run, `the search for what was not finite in step ${step}`);
   const what = Number.isFinite(loss) ? `the gradient norm is ${gradNorm}` : `the loss is ${loss}`;
-  const { settings: { batchSize }, sequenceLength } = run.job;
-  const { layout } = run.model.model;
+  const { settings: { batchSize }, sequenceLength, rank } = run.job;
+  const { total, world } = run.model.model.layout;
+  let where = "run it with --pp 1 to learn where it first appeared";
   // A pipeline's stages would have to go through the schedule again together: they are told apart by --pp 1.
-  const where = layout.total > 1
-    ? "run it with --pp 1 to learn where it first appeared"
-    : await firstNonFinite(run.model, shareOf(run).count, (i) => {
+  if (total === 1) {
+    const found = await firstNonFinite(run.model, shareOf(run).count, (i) => {
       run.model.beginStep(batchSize * sequenceLength);
-      faultIn(run, step, i);
       stage(run, step, i, 0);
     });
+    const told = Array.from({ length: world }, (_, other) => other === rank ? found?.order ?? Infinity : 0);
+    const orders = run.executor.sumNumbers("the comparison of what was found", told);
+    // What others found may only have come from there.
+    if (orders.indexOf(Math.min(...orders)) !== rank) throw new StoppedError("Another rank tells");
+    where = found?.text ??
+      (Number.isFinite(loss) && gradNorm === Infinity
+        ? "the gradients are finite, the sum of their squares is not"
+        : "run again, the step gave finite numbers: the device may be faulty");
+  }
   throw new MachineError(
     `Training stopped at step ${step}: ${what}; ${where}. The weights were left as they were before the step: ` +
       `lower --learning-rate, or look at the data`,
@@ -146,8 +151,7 @@ async function loop(run: Run): Promise<{ step: number; stopped: boolean }> {
   const { job, model, post } = run;
   const { settings, firstStep, sequenceLength } = job;
   let sent = 0;
-  let settled = performance.now();
-  // Time of the first step whose submits were sized, and steps until there is one.
+  // Time of a micro-batch in the first step whose submits were sized, and steps until there is one.
   let reference: number | undefined;
   let untimed = 0;
   let evaluated = false;
@@ -183,8 +187,10 @@ async function loop(run: Run): Promise<{ step: number; stopped: boolean }> {
       // Time spent with other ranks says nothing of this one's device.
       const own = milliseconds - shared;
       if (--untimed < 0) {
-        reference ??= own;
-        if (own > slowdown * reference) {
+        // Shares may change, the time of a micro-batch does not.
+        const each = own / shareOf(run).count;
+        reference ??= each;
+        if (each > slowdown * reference) {
           model.program.recalibrate();
           [reference, untimed] = [undefined, 1];
         }
@@ -201,88 +207,59 @@ async function loop(run: Run): Promise<{ step: number; stopped: boolean }> {
     if (last || (settings.checkpointInterval > 0 && step % settings.checkpointInterval === 0)) {
       await checkpoint(run, step, sent++);
     }
-    if (performance.now() - settled > settleMilliseconds) {
-      await model.program.device.settle();
-      settled = performance.now();
-    }
+    await model.program.device.settleNowAndThen();
   }
   return { step, stopped: stopped && step < settings.steps };
 }
 
 /** Trains as the job says, telling by `post`; the last message comes when the device has been let go. */
 export async function trainOnRank(job: RankJob, post: (message: RankMessage) => void): Promise<void> {
+  const { settings, configuration, sequenceLength, mesh, rank } = job;
   // What all ranks know alike, rank 0 tells.
   const tell = (message: RankMessage) => {
     const own = ["opened", "ready", "done", "failing"].includes(message.type);
-    if (own || job.rank === 0) post(message);
+    if (own || rank === 0) post(message);
   };
-  const { step, stopped } = await trainOnDevice(job, tell);
-  tell({ type: "done", step, stopped });
-}
-
-async function trainOnDevice(
-  job: RankJob,
-  post: (message: RankMessage) => void,
-): Promise<{ step: number; stopped: boolean }> {
-  const { settings, configuration, sequenceLength, mesh, rank } = job;
-  const status = new RunStatus(job.executor.status);
-  let data: Dataset | undefined;
-  let device: Device | undefined;
-  let model: ModelProgram | undefined;
+  const copy = job.copies[coordinatesOf(mesh, rank).data];
+  const data = openDataset(job.dataFolder);
   try {
-    data = openDataset(job.dataFolder);
-    const training = createLoader(data.train, { sequenceLength, seed: settings.seed });
-    const count = settings.evalBatches * settings.batchSize;
-    const validation = validationLoader(data.validation, { sequenceLength, count });
-    status.doing(rank, "opening its device");
-    faultAt({ rank, step: 0, at: "step" });
-    device = await openDevice({ selection: job.selection, environment: job.environment });
-    post({ type: "opened" });
-    const control = new Int32Array(job.control);
-    const executor = new SharedMemoryExecutor(job.executor, () => status.patience(rank));
-    const copy = job.copies[coordinatesOf(mesh, rank).data];
-    const layout = layoutOf(configuration, mesh, rank, settings, copy);
-    const options = {
-      configuration,
-      sequenceLength,
-      segments: ["train", "evaluate"] as const,
-      dropout: settings.dropout,
-      layout,
-    };
-    const microBatch = chooseMicroBatch(device, job, options);
-    status.doing(rank, "making its program");
-    model = await ModelProgram.create(device, { ...options, batch: microBatch }, executor);
-    status.doing(rank, "loading its weights");
-    load(model, job);
-    // What ranks share in host memory is there from here on.
-    executor.sumNumbers("the meeting behind loading", [0]);
-    post({
-      type: "ready",
-      device: device.capabilities.name,
-      microBatchSize: microBatch,
-      bytes: model.program.plan.totalBytes,
-      memory: describeBytes(model.program.plan),
+    const ended = await withModel(job, tell, {
+      options(device) {
+        const layout = layoutOf(configuration, mesh, rank, settings, copy);
+        const segments = ["train", "evaluate"] as const;
+        const options = { configuration, sequenceLength, segments, dropout: settings.dropout, layout };
+        return { ...options, batch: chooseMicroBatch(device, job, options) };
+      },
+      load: (model) => load(model, job),
+      run(model, executor) {
+        const { options: { batch }, layout: { total } } = model.model;
+        const { device, plan } = model.program;
+        tell({
+          type: "ready",
+          device: device.capabilities.name,
+          microBatchSize: batch,
+          bytes: plan.totalBytes,
+          memory: describeBytes(plan),
+        });
+        const count = settings.evalBatches * settings.batchSize;
+        return loop({
+          job,
+          executor,
+          shares: job.copies.map(({ share }) => share),
+          schedule: total > 1 ? scheduleOf(mesh, rank, settings, copy) : undefined,
+          model,
+          control: new Int32Array(job.control),
+          microBatch: batch,
+          training: createLoader(data.train, { sequenceLength, seed: settings.seed }),
+          validation: validationLoader(data.validation, { sequenceLength, count }),
+          tokens: new Uint32Array(batch * sequenceLength),
+          targets: new Int32Array(batch * sequenceLength),
+          post: tell,
+        });
+      },
     });
-    return await loop({
-      job,
-      executor,
-      shares: job.copies.map(({ share }) => share),
-      schedule: mesh.pipeline > 1 ? scheduleOf(mesh, rank, settings, copy) : undefined,
-      model,
-      control,
-      microBatch,
-      training,
-      validation,
-      tokens: new Uint32Array(microBatch * sequenceLength),
-      targets: new Int32Array(microBatch * sequenceLength),
-      post,
-    });
-  } catch (error) {
-    post({ type: "failing", failure: packFailure(error) });
-    throw error;
+    tell({ type: "done", ...ended });
   } finally {
-    data?.close();
-    model?.destroy();
-    await device?.destroy();
+    data.close();
   }
 }

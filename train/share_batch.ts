@@ -15,29 +15,24 @@ export function microBatchCount({ share, microBatchSize = share }: Copy): number
   return Math.ceil(share / microBatchSize);
 }
 
-/** How to share. */
-export interface ShareOptions {
-  /** The copies' devices are unequal, so that shares will follow the measured speeds. */
-  readonly unequal?: boolean;
-  /** The largest micro-batch, where a smaller one than settings ask for is wanted. */
-  readonly limit?: number | undefined;
-}
-
-/** Shares and micro-batches of all copies. `UserError` if the batch cannot be shared as the settings say. */
+/**
+ * Shares and micro-batches of all copies; where their devices are `unequal`, shares may follow the measured speeds.
+ * `UserError` if the batch cannot be shared as the settings say.
+ */
 export function shareBatch(
   mesh: Mesh,
   settings: CompleteSettings,
-  { unequal = false, limit = Infinity }: ShareOptions = {},
+  unequal = false,
 ): { copies: Copy[]; rebalances: boolean } {
   const { balance, batchSize } = settings;
   const zero = mesh.data > 1 ? Number(settings.zero) : 0;
   const rebalances = unequal && balance === "auto" && mesh.pipeline === 1 && zero < 2;
   // A share that is to grow and shrink is made of small pieces.
   const piece = rebalances ? Math.max(1, Math.floor(batchSize / mesh.data / 4)) : undefined;
-  const copies = splitBatch(balance, batchSize, mesh.data).map((share): Copy => {
-    const size = microBatchOf(share, mesh, settings) ?? piece ?? (worldSize(mesh) > 1 ? share : undefined);
-    return { share, microBatchSize: limit < (size ?? share) ? limit : size };
-  });
+  const copies = splitBatch(balance, batchSize, mesh.data).map((share): Copy => ({
+    share,
+    microBatchSize: microBatchOf(share, mesh, settings) ?? piece ?? (worldSize(mesh) > 1 ? share : undefined),
+  }));
   const counts = new Set(copies.map(microBatchCount));
   if (zero >= 2 && counts.size > 1) {
     throw new UserError(
@@ -69,16 +64,13 @@ function microBatchOf(share: number, mesh: Mesh, settings: CompleteSettings): nu
   const of = mesh.data > 1
     ? `the ${share} sequences that ${settings.balance.includes(":") ? "one" : "each"} of ${mesh.data} copies takes`
     : `--batch-size ${batchSize}`;
-  if (microBatchSize !== undefined && share % microBatchSize !== 0) {
-    throw new UserError(`--micro-batch-size ${microBatchSize} does not divide ${of}`);
-  }
   if (microBatches !== undefined && share % microBatches !== 0) {
     throw new UserError(`--micro-batches ${microBatches} does not divide ${of}`);
   }
   if (microBatches !== undefined && microBatchSize !== undefined && microBatches * microBatchSize !== share) {
     throw new UserError(`--micro-batches ${microBatches} of --micro-batch-size ${microBatchSize} do not make up ${of}`);
   }
-  if (microBatchSize !== undefined) return microBatchSize;
+  if (microBatchSize !== undefined) return Math.min(share, microBatchSize);
   if (microBatches !== undefined) return share / microBatches;
   if (mesh.pipeline === 1) return undefined;
   const unit = pipelineSchedule === "interleaved" ? mesh.pipeline : 1;

@@ -9,7 +9,7 @@ import { parameterCount } from "../model/configuration.ts";
 import { latestCheckpoint, saveCheckpoint } from "./checkpoint.ts";
 import type { TrainEvent } from "./events.ts";
 import { type PreparedRun, prepareRun } from "./prepare_run.ts";
-import { describeMesh } from "../parallel/mesh.ts";
+import { nameMesh } from "../parallel/mesh.ts";
 import { startRanks } from "./crew.ts";
 import { controlSlots, type RankMessage } from "./rank_protocol.ts";
 import { MetricsFile } from "./run_folder.ts";
@@ -128,10 +128,10 @@ function coordinate(
             const largest = all.reduce((a, b) => b.bytes > a.bytes ? b : a);
             return tell({
               event: "start",
-              config: settings,
+              config: { ...job.settings, out: run },
               run,
               device: [...new Set(all.map(({ device }) => device))].join(", "),
-              ...(jobs.length > 1 ? { mesh: describeMesh(mesh) } : {}),
+              ...(jobs.length > 1 ? { mesh: nameMesh(mesh) } : {}),
               ...(pick === undefined ? {} : { pick }),
               parameters: parameterCount(configuration),
               vocabularySize: configuration.vocabularySize,
@@ -154,7 +154,6 @@ function coordinate(
             validationLoss = data.loss;
             return tell({ event: "evaluation", step: data.step, loss: data.loss });
           case "checkpoint": {
-            if (crew.failed) return;
             const trainer = { muster: version, settings, dataHash, sequenceLength, loss, validationLoss };
             const { step } = data;
             saving = saveCheckpoint(

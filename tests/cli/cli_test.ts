@@ -245,34 +245,6 @@ Deno.test("an interrupt finishes the step, saves and exits with 0; what was save
     assert.equal(resumed.code, 0, resumed.stderr);
   }));
 
-Deno.test("when the watching process is killed, the one that trains saves and ends", () =>
-  inFolder(async (folder) => {
-    const child = command(folder, [
-      "train",
-      "--data",
-      "text.txt",
-      "--steps",
-      "100000",
-      "--out",
-      "run",
-      "--json",
-      ...small,
-    ])
-      .spawn();
-    const reader = child.stdout.pipeThrough(new TextDecoderStream()).getReader();
-    let output = "";
-    // The output ends when the last process that writes to it is gone.
-    for (let chunk = await reader.read(); !chunk.done; chunk = await reader.read()) {
-      if (!output.includes('"step":5,') && (output + chunk.value).includes('"step":5,')) child.kill("SIGKILL");
-      output += chunk.value;
-    }
-    await child.status;
-    await child.stderr.cancel();
-    const last = events(output).pop();
-    assert.deepEqual([last.event, last.stopped], ["done", true]);
-    assert.ok(Deno.statSync(`${folder}/${last.checkpoint}/trainer.json`).isFile);
-  }));
-
 Deno.test("a second interrupt stops at once, exit code 130", () =>
   inFolder(async (folder) => {
     const slow = ["--layers", "4", "--heads", "4", "--width", "256", "--sequence-length", "128", "--batch-size", "64"];

@@ -1,22 +1,17 @@
 /** Opens every GPU in a Worker of its own without the help of manifests, and prints the names wanted and opened. */
 
 import { adapterName, requestSelected } from "../../gpu/open.ts";
-import { preparedEnvironment, prepareEnvironment, type Selection, waysTo } from "../../gpu/select.ts";
+import { prepareEnvironment, type Selection, waysTo } from "../../gpu/select.ts";
 import { listVulkanDevices } from "../../gpu/vulkan.ts";
-
-interface Question {
-  readonly selection: Selection;
-  readonly environment: Readonly<Record<string, string>>;
-}
 
 if ("WorkerGlobalScope" in globalThis) {
   const scope = globalThis as unknown as {
-    onmessage: (event: MessageEvent<Question>) => void;
+    onmessage: (event: MessageEvent<Selection>) => void;
     postMessage(message: string): void;
   };
-  scope.onmessage = async ({ data: { selection, environment } }) => {
+  scope.onmessage = async ({ data }) => {
     try {
-      scope.postMessage(adapterName((await requestSelected(selection, environment)).info));
+      scope.postMessage(adapterName((await requestSelected(data)).info));
     } catch (error) {
       scope.postMessage((error as Error).message);
     }
@@ -24,13 +19,13 @@ if ("WorkerGlobalScope" in globalThis) {
 } else {
   const devices = listVulkanDevices() ?? [];
   const selections = devices.map((device) => ({ device, ways: waysTo(device, devices, undefined) }));
-  prepareEnvironment(selections);
+  const base = prepareEnvironment(selections);
   const pairs: [string, string][] = [];
   for (const selection of selections) {
     const worker = new Worker(import.meta.url, { type: "module" });
     const opened = await new Promise<string>((resolve) => {
       worker.onmessage = ({ data }) => resolve(data);
-      worker.postMessage({ selection, environment: preparedEnvironment() });
+      worker.postMessage({ ...selection, base });
     });
     pairs.push([selection.device.name, opened]);
   }

@@ -264,6 +264,22 @@ Deno.test("a rank that fails before its device is open ends those that are at wo
     );
   }));
 
+Deno.test("verify tells of a layout in which a rank hangs, and ends", () =>
+  inFolder(async (folder) => {
+    const { code, stdout } = await new Deno.Command(Deno.execPath(), {
+      args: ["run", "-A", "--quiet", entry, "verify", "--layouts", "dp 2", "--stall-timeout", "1"],
+      cwd: folder,
+      env: { MUSTER_FAULT: "rank=1,step=4,kind=hang" },
+      stdin: "null",
+      stderr: "null",
+    }).output();
+    assert.match(
+      new TextDecoder().decode(stdout),
+      /\ndp 2 +FAILED +Rank 0 has waited 1\.\d s in .* for rank 1, last seen in step 4.*\n0 passed, 1 failed\n$/,
+    );
+    assert.equal(code, 1);
+  }));
+
 Deno.test("a fault of the coordinator itself ends the ranks too, and is what is thrown", () =>
   inFolder(async (folder) => {
     const before = Deno.env.get("MUSTER_CACHE");

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { UserError } from "../../errors.ts";
 import { describeBytes } from "../../graph/plan.ts";
-import { meshesOf } from "../../parallel/mesh.ts";
+import { meshesOf, nameMesh } from "../../parallel/mesh.ts";
 import { bubbleFormula } from "../../parallel/schedules.ts";
 import { collectiveBytes } from "../../train/cost_model.ts";
 import type { TrainEvent } from "../../train/events.ts";
@@ -12,7 +12,7 @@ import { layoutOf } from "../../train/launch.ts";
 import { allLayouts, parseLayout } from "../../train/layouts.ts";
 import { buildModelGraph } from "../../train/model_graph.ts";
 import { planTraining } from "../../train/plan_training.ts";
-import { flagsOf, nameMesh, pickLayout, planMesh } from "../../train/planner.ts";
+import { flagsOf, pickLayout, planMesh } from "../../train/planner.ts";
 import { settleModel } from "../../train/run_model.ts";
 import { completeSettings, type GivenSettings } from "../../train/settings.ts";
 import { train } from "../../train/trainer.ts";
@@ -55,6 +55,11 @@ Deno.test("predicted bytes are those that the ranks allocate, role by role", () 
       { ...small, dp: 2, zero: "1", bucketMb: 0.05, dropout: 0.1 },
       { ...small, tp: 2, sequenceParallel: true, family: "llama", kvHeads: 2 },
       { ...small, dp: 2, pp: 2, pipelineSchedule: "zero-bubble", microBatches: 3 },
+      { ...small, dp: 2, zero: "2", balance: "3:1", recompute: "selective", bucketMb: 0.05 },
+      { ...small, dp: 3, zero: "3", recompute: "block", cpuOffload: "optimizer", microBatchSize: 2 },
+      { ...small, dp: 2, pp: 2, zero: "3", pipelineSchedule: "interleaved", microBatches: 2, recompute: "block" },
+      { ...small, dp: 2, tp: 2, family: "llama", kvHeads: 2, zero: "2", cpuOffload: "optimizer" },
+      { ...small, dp: 2, batchSize: 7, microBatchSize: 3 },
     ];
     const measured = (await planTraining({ ...small, devices: "0" })).hardware[0];
     for (const given of layouts) {
@@ -75,14 +80,14 @@ Deno.test("predicted bytes are those that the ranks allocate, role by role", () 
 Deno.test("train() without mesh flags takes the pick and says so; with them, or alone, it does not", () =>
   inFolder(async (folder) => {
     const copies = await startOf(folder, { ...small, devices: "0,0" });
-    assert.equal(copies.mesh, "2 data");
+    assert.equal(copies.mesh, "dp 2");
     assert.match(copies.pick!, /^dp 2: predicted \d.* a step, the next best, \w+ 2, \d/);
     // What was picked is not kept: a resumed run picks for the ranks that there are.
     const alone = await startOf(folder, { data: undefined, resume: copies.run, devices: "0", steps: 2 });
     assert.deepEqual([alone.mesh, alone.firstStep], [undefined, 1]);
     // One sequence cannot be shared by two copies.
     const stages = await startOf(folder, { ...small, devices: "0,0", batchSize: 1, heads: 1 });
-    assert.equal(stages.mesh, "2 pipeline");
+    assert.equal(stages.mesh, "pp 2");
     assert.match(stages.pick!, /^pp 2: the only layout that can train this/);
     assert.equal((await startOf(folder, { ...small, devices: "0,0", tp: 2 })).pick, undefined);
     assert.equal((await startOf(folder, { ...small, devices: "0" })).pick, undefined);
@@ -159,6 +164,18 @@ Deno.test("memory decides: copies where they fit, else stronger sharding or smal
   const half = (await planFor(2, { ...large, dp: 2 }, { memoryBytes: limit(free.totalBytes) / 2 })).pick!;
   assert.ok(half.microBatchSize < 16 && half.microBatchSize * half.microBatches === 16);
   assert.ok(half.totalBytes <= 0.9 * limit(free.totalBytes) / 2);
+
+  // A batch that copies cannot share evenly; what is picked can be asked for.
+  const odd: GivenSettings = { ...large, batchSize: 7, dp: 2 };
+  const uneven = (await planFor(2, odd)).pick!;
+  assert.deepEqual([uneven.microBatchSize, flagsOf(uneven)], [4, ["--dp", "2", "--pp", "1", "--tp", "1"]]);
+  const little = (await planFor(2, odd, { memoryBytes: limit(uneven.totalBytes) * 0.7 })).pick!;
+  assert.deepEqual(little.settings, { microBatchSize: 2 });
+  const asked = (await planFor(2, { ...odd, ...little.settings })).pick!;
+  assert.deepEqual([asked.totalBytes, asked.microBatches, asked.settings], [little.totalBytes, 2, {}]);
+  // With zero 2 copies need as many micro-batches, so that not every size is possible: it is the memory that is missing.
+  const { refused } = (await planFor(2, { ...odd, zero: "2" }, { memoryBytes: 1e6 })).survey;
+  assert.match(refused[0].reason, /^a rank needs /);
 
   // GPT-2 of 1.5 billion parameters: 25 GB of weights, gradients and moments.
   const huge: GivenSettings = { model: "gpt2-1558m", batchSize: 8, zero: "0" };

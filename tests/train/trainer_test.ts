@@ -105,8 +105,11 @@ Deno.test("a resumed run equals an uninterrupted one bit for bit, dropout and mi
 Deno.test("micro-batches change the losses by rounding only", () =>
   inFolder(async (folder, small) => {
     const whole = await collect({ ...small, out: `${folder}/a` });
-    const parts = await collect({ ...small, microBatchSize: 1, out: `${folder}/b` });
-    whole.losses.forEach((loss, i) => assert.ok(Math.abs(loss - parts.losses[i]) / loss < 1e-4));
+    // The last one of 3 is smaller.
+    for (const microBatchSize of [1, 3]) {
+      const parts = await collect({ ...small, microBatchSize, out: `${folder}/${microBatchSize}` });
+      whole.losses.forEach((loss, i) => assert.ok(Math.abs(loss - parts.losses[i]) / loss < 1e-4));
+    }
   }));
 
 Deno.test("train() stops in good order when asked, and can be resumed", () =>
@@ -127,26 +130,30 @@ Deno.test("train() stops in good order when asked, and can be resumed", () =>
     assert.equal(losses.length, 1);
   }));
 
+/** A model whose weights are those of a checkpoint, changed. */
+async function changedModel(checkpoint: string, folder: string, change: (name: string, data: Float32Array) => void) {
+  const reader = openSafetensors(`${checkpoint}/model.safetensors`);
+  const tensors = [...reader.tensors.values()].map(({ name, shape }) => {
+    const data = new Float32Array(shape.reduce((a, b) => a * b, 1));
+    reader.readInto(name, data);
+    change(name, data);
+    return { name, shape, data };
+  });
+  reader.close();
+  Deno.mkdirSync(folder);
+  await writeSafetensors(`${folder}/model.safetensors`, tensors);
+  for (const name of ["config.json", "tokenizer.json"]) Deno.copyFileSync(`${checkpoint}/${name}`, `${folder}/${name}`);
+  return folder;
+}
+
 Deno.test("a NaN stops the run with the step, the tensor where it appeared and the weights as they were", () =>
   inFolder(async (folder, small) => {
     const { result } = await collect({ ...small, steps: 1, out: `${folder}/start` });
-    const reader = openSafetensors(`${result.checkpoint}/model.safetensors`);
-    const tensors = [...reader.tensors.values()].map(({ name, shape }) => {
-      const data = new Float32Array(shape.reduce((a, b) => a * b, 1));
-      reader.readInto(name, data);
+    const init = await changedModel(result.checkpoint, `${folder}/wild`, (name, data) => {
       // The product of these two overflows; nothing before it does.
-      if (name.endsWith("mlp.c_fc.weight")) data.fill(1e30);
-      if (name.endsWith("mlp.c_proj.weight")) data.fill(1e30);
-      return { name, shape, data };
+      if (/mlp\.c_(fc|proj)\.weight$/.test(name)) data.fill(1e30);
     });
-    reader.close();
-    const model = `${folder}/wild`;
-    Deno.mkdirSync(model);
-    await writeSafetensors(`${model}/model.safetensors`, tensors);
-    for (const name of ["config.json", "tokenizer.json"]) {
-      Deno.copyFileSync(`${result.checkpoint}/${name}`, `${model}/${name}`);
-    }
-    await assert.rejects(train({ ...small, init: model, out: `${folder}/run` }), (error: Error) => {
+    await assert.rejects(train({ ...small, init, out: `${folder}/run` }), (error: Error) => {
       assert.ok(error instanceof MachineError);
       assert.match(
         error.message,
@@ -154,6 +161,32 @@ Deno.test("a NaN stops the run with the step, the tensor where it appeared and t
       );
       return true;
     });
+  }));
+
+Deno.test("of copies of the model the one tells where a NaN appeared that did not get it from another", () =>
+  inFolder(async (folder, given) => {
+    const data = `${folder}/rare.txt`;
+    const line = (i: number) => `the whale ${i % 10 === 3 ? "z" : "s"}wam north. `;
+    Deno.writeTextFileSync(data, Array.from({ length: 200 }, (_, i) => line(i)).join(""));
+    const small: GivenSettings = { ...given, data, family: "llama", batchSize: 2, learningRate: 1e-30 };
+    const { result } = await collect({ ...small, steps: 1, out: `${folder}/start` });
+    // The first coordinate says that a token is a z; where it is, the product of gate and up overflows.
+    const width = small.width!;
+    const init = await changedModel(result.checkpoint, `${folder}/wild`, (name, data) => {
+      const setColumn = (value: number) => data.forEach((_, i) => i % width === 0 && (data[i] = value));
+      if (name.endsWith("embed_tokens.weight")) {
+        setColumn(0);
+        data[width * "z".charCodeAt(0)] = 1;
+      }
+      if (name.endsWith("o_proj.weight")) data.fill(0, 0, width);
+      // No gradient comes here otherwise.
+      if (name.endsWith("down_proj.weight")) data.fill(0);
+      if (/(gate|up)_proj\.weight$/.test(name)) setColumn(1e20);
+    });
+    for (const zero of ["0", "2"] as const) {
+      const run: GivenSettings = { ...small, init, zero, dp: 2, devices: "0,0", steps: 200, out: `${folder}/${zero}` };
+      await assert.rejects(train(run), /Rank \d .*; it first appeared in .*, made by swiglu,/);
+    }
   }));
 
 Deno.test("train() refuses what does not fit together, in one sentence", () =>
@@ -167,7 +200,7 @@ Deno.test("train() refuses what does not fit together, in one sentence", () =>
       [{ ...small, heads: 3 }, /3 heads do not divide a width of 32/],
       [{ ...small, family: "llama", heads: 4, kvHeads: 3 }, /key\/value heads do not divide/],
       [{ ...small, kvHeads: 1 }, /--family llama/],
-      [{ ...small, microBatchSize: 3 }, /--micro-batch-size 3 does not divide --batch-size 4/],
+      [{ ...small, devices: "0,0", dp: 1, pp: 2, microBatches: 3 }, /--micro-batches 3 does not divide --batch-size 4/],
       [{ ...small, data: `${folder}/short.txt` }, /too few for a sequence/],
       [{ ...small, data: `${folder}/nothing` }, /There is no data/],
       [{ ...small, data: `${folder}/prepared`, tokenizer: "gpt2" }, /was prepared with the tokenizer byte, not gpt2/],

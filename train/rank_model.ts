@@ -1,0 +1,56 @@
+/**
+ * A rank's device and its part of a model: opened and loaded, put to work, let go.
+ * @module
+ */
+
+import type { Device } from "../gpu/device.ts";
+import { openDevice } from "../gpu/open.ts";
+import { SharedMemoryExecutor } from "../parallel/executor.ts";
+import { faultAt } from "./faults.ts";
+import { ModelProgram } from "./model_program.ts";
+import type { ModelGraphOptions } from "./rank_layout.ts";
+import { packFailure, type RankJob, type RankMessage } from "./rank_protocol.ts";
+
+/** What to do with a model. */
+export interface ModelWork<T> {
+  /** What to build on the device. */
+  readonly options: (device: Device) => ModelGraphOptions;
+  /** Fills in the weights. */
+  readonly load: (model: ModelProgram) => void;
+  /** Begins when all ranks have loaded theirs. */
+  readonly run: (model: ModelProgram, executor: SharedMemoryExecutor) => Promise<T>;
+}
+
+/**
+ * Opens the device of a rank, makes its program, has `work` done and lets go of all. A failure is told before that, which
+ * may take its time.
+ */
+export async function withModel<T>(
+  { rank, selection, executor: setup }: Pick<RankJob, "rank" | "selection" | "executor">,
+  post: (message: RankMessage) => void,
+  work: ModelWork<T>,
+): Promise<T> {
+  const executor: SharedMemoryExecutor = new SharedMemoryExecutor(setup, () => executor.status.patience(rank));
+  const { status } = executor;
+  let device: Device | undefined;
+  let model: ModelProgram | undefined;
+  try {
+    status.doing(rank, "opening its device");
+    faultAt({ rank, step: 0, at: "step" });
+    device = await openDevice({ selection });
+    post({ type: "opened" });
+    status.doing(rank, "making its program");
+    model = await ModelProgram.create(device, work.options(device), executor);
+    status.doing(rank, "loading its weights");
+    work.load(model);
+    // What ranks share in host memory is there from here on.
+    executor.sumNumbers("the meeting behind loading", [0]);
+    return await work.run(model, executor);
+  } catch (error) {
+    post({ type: "failing", failure: packFailure(error) });
+    throw error;
+  } finally {
+    model?.destroy();
+    await device?.destroy();
+  }
+}
