@@ -90,11 +90,14 @@ export function progressReporter(terminal: Terminal, options: { quiet: boolean }
       case "message":
       case "stall":
         return line(event.message);
-      case "balance":
+      case "balance": {
+        const { step, shares } = event;
+        const batch = shares.reduce((a, b) => a + b, 0);
         return line(
-          `step ${event.step}: by their measured speeds the copies of the model take ${event.shares.join(", ")} ` +
-            `sequences of a batch from here on`,
+          `step ${step}: by their measured speeds the copies of the model take ${shares.join(", ")} of the ${batch} ` +
+            `sequences from here on`,
         );
+      }
       case "start":
         steps = event.config.steps;
         firstStep = event.firstStep;
