@@ -39,10 +39,10 @@ export type TrainEvent =
     /** Of these, spent by rank 0 in collectives: copies between device and memory, sums, and waiting for others. */
     readonly collectiveMilliseconds?: number;
   }
-  /** From the next step on the copies of the model take so many sequences of a batch each, by their measured speeds. */
-  | { readonly event: "balance"; readonly step: number; readonly shares: readonly number[] }
   | { readonly event: "evaluation"; readonly step: number; readonly loss: number }
   | { readonly event: "checkpoint"; readonly step: number; readonly path: string }
+  /** From this step on the copies of the model, in order, take so many sequences each. */
+  | { readonly event: "balance"; readonly step: number; readonly shares: readonly number[] }
   | { readonly event: "message"; readonly message: string }
   /** A rank that has waited for another for 5 seconds, or has shown no sign of life for as long. */
   | { readonly event: "stall"; readonly message: string }

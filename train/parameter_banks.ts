@@ -113,13 +113,20 @@ export const hostNames = {
 /** Elements of the host memories that ranks which share a batch have in common: with `zero` 3 the weights. */
 export function sharedHostElements(parameters: readonly Parameter[], options: BankOptions): Map<string, number> {
   if (options.zero < 3) return new Map();
+  const banks = buckets(parameters, options);
+  return new Map(banks.map((group, number) => [hostNames.weights(`bank ${number}`), placesIn(group, options).length]));
+}
+
+/** Where the members of a bank begin, and its length: in elements, padding included. */
+function placesIn(group: readonly Parameter[], options: BankOptions): { offsets: number[]; length: number } {
   const unit = bankUnit(options);
-  return new Map(
-    buckets(parameters, options).map((group, number) => {
-      const elements = group.reduce((sum, parameter) => sum + Math.ceil(elementCount(parameter) / 64) * 64, 0);
-      return [hostNames.weights(`bank ${number}`), Math.max(1, Math.ceil(elements / unit)) * unit];
-    }),
-  );
+  let at = 0;
+  const offsets = group.map((parameter) => {
+    const offset = at;
+    at += Math.ceil(elementCount(parameter) / 64) * 64;
+    return offset;
+  });
+  return { offsets, length: Math.ceil(at / unit) * unit };
 }
 
 /** Declares weights and, for training, gradients and optimizer state of `parameters`. */
@@ -139,14 +146,13 @@ export function makeBanks(graph: Graph, parameters: readonly Parameter[], option
       tensor: weights.tensors[i],
       gradient: gradients?.tensors[i],
     }));
-    let at = 0;
-    const offsets = group.map((parameter) => {
-      const offset = at;
-      at += Math.ceil(elementCount(parameter) / 64) * 64;
-      return offset;
-    });
-    const length = elementCount(weights.flat);
-    const bank = { name, members, offsets, length, weights: weights.flat, gradients: gradients?.flat };
+    const bank = {
+      name,
+      members,
+      ...placesIn(group, options),
+      weights: weights.flat,
+      gradients: gradients?.flat,
+    };
     return { ...bank, optimizer: gradients && optimizerShard(graph, bank, weights.flat, gradients.flat, options) };
   });
 }

@@ -67,11 +67,11 @@ export async function prepareRun(given: GivenSettings, onEvent: (event: TrainEve
   const selections = listSelections();
   if (selections.length === 0) throw noDeviceError();
   const devices = parseDevices(settings.devices, selections);
-  const unequal = (mesh: Mesh) => unequalCopies(mesh, devices, selections);
+  const isUnequal = (mesh: Mesh) => unequalCopies(mesh, devices, selections);
   const asked = devices.length === 1 || asksForMesh(settings)
     ? settleMesh(devices.length, askedMesh(settings))
     : undefined;
-  if (asked) shareBatch(asked, settings, unequal(asked));
+  if (asked) shareBatch(asked, settings, isUnequal(asked));
   if (saved && firstStep >= settings.steps) {
     throw new UserError(`${resumeFolder} is at step ${firstStep} already: give --steps above it to go on`);
   }
@@ -119,11 +119,11 @@ export async function prepareRun(given: GivenSettings, onEvent: (event: TrainEve
   });
   const picked = { ...settings, ...pick?.settings };
   const mesh = asked ?? pick!.mesh;
-  const { copies, rebalances } = shareBatch(mesh, picked, unequal(mesh));
-  if (unequal(mesh) && settings.balance === "auto" && !rebalances) {
+  const { copies, rebalances } = shareBatch(mesh, picked, isUnequal(mesh));
+  if (isUnequal(mesh) && settings.balance === "auto" && !rebalances) {
     onProgress(
-      "The GPUs of the copies are unequal, but with --pp, --zero 2 or --zero 3 each keeps its share of the batch: " +
-        "--balance 3:1 sets others",
+      "the GPUs of the copies are unequal, but with --pp or --zero 2 or 3 shares do not follow the measured speeds: " +
+        "--balance 3:1 gives the first copy three times as much",
     );
   }
   const layouts = Array.from(
