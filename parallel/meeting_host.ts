@@ -98,7 +98,7 @@ export class Host {
         if (refusal) throw refusalError(refusal);
       }));
       await this.#tell(members, (i) => ({ refusal: null, rank: ranks[i + 1], places }));
-      return { rank: 0, size, links };
+      return { rank: 0, size, links: new Map([...links].sort(([a], [b]) => a - b)) };
     } catch (error) {
       this.#open = false;
       const refusal = { sentence: messageOf(error), mistake: error instanceof UserError };

@@ -108,7 +108,7 @@ export async function join(
     };
     const ready = Promise.all([...opening, linked.promise]).then(() => sendMessage(host, { refusal: null }));
     await before(deadline, Promise.all([ready, hear()]), late);
-    return { rank, size, links };
+    return { rank, size, links: new Map([...links].sort(([a], [b]) => a - b)) };
   } catch (error) {
     invited.reject(error);
     const refusal = { sentence: messageOf(error), mistake: error instanceof UserError };
