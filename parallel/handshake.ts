@@ -48,15 +48,18 @@ function opening(): Uint8Array {
   return bytes;
 }
 
-function versionOf(bytes: Uint8Array): number | undefined {
-  if (!magic.every((byte, i) => bytes[i] === byte)) return undefined;
-  return new DataView(bytes.buffer, bytes.byteOffset).getUint32(versionAt);
-}
-
 async function receive(link: NamedLink, length: number): Promise<Uint8Array> {
   const bytes = new Uint8Array(length);
   await link.read(bytes);
   return bytes;
+}
+
+/** The other side's opening and the version it speaks; undefined if it is not Muster, which its first bytes tell. */
+async function receiveOpening(link: NamedLink): Promise<{ other: Uint8Array; version: number } | undefined> {
+  const first = await receive(link, magic.length);
+  if (!magic.every((byte, i) => first[i] === byte)) return undefined;
+  const other = new Uint8Array([...first, ...await receive(link, openingBytes - magic.length)]);
+  return { other, version: new DataView(other.buffer).getUint32(versionAt) };
 }
 
 /** Proofs and sending keys of both sides. */
@@ -87,11 +90,11 @@ function finish(link: NamedLink, { secret }: Credentials, sending: Uint8Array, r
 export async function introduce(link: NamedLink, credentials: Credentials): Promise<NamedLink> {
   const own = opening();
   await link.write(own);
-  const other = await receive(link, openingBytes);
-  const version = versionOf(other);
-  if (version === undefined) {
+  const received = await receiveOpening(link);
+  if (!received) {
     throw new UserError(`What answers at ${link.peer} is not Muster; is another program using that port?`);
   }
+  const { other, version } = received;
   if (version !== protocolVersion) throw new UserError(otherVersion(link.peer, version));
   const { opener, listener } = derive(own, other, credentials);
   await link.write(opener.proof);
@@ -111,9 +114,9 @@ export async function introduce(link: NamedLink, credentials: Credentials): Prom
  * @throws UserError that says why the stranger is refused; the caller closes the link
  */
 export async function admit(link: NamedLink, credentials: Credentials): Promise<NamedLink> {
-  const other = await receive(link, openingBytes);
-  const version = versionOf(other);
-  if (version === undefined) throw new UserError(`${link.peer} does not speak Muster's protocol`);
+  const received = await receiveOpening(link);
+  if (!received) throw new UserError(`${link.peer} does not speak Muster's protocol`);
+  const { other, version } = received;
   const own = opening();
   await link.write(own);
   if (version !== protocolVersion) throw new UserError(otherVersion(link.peer, version));

@@ -101,6 +101,13 @@ export interface OpenedLink {
   readonly hostname: string;
 }
 
+/** How long to try to open a link. */
+export interface ConnectOptions extends Credentials {
+  readonly deadline: Deadline;
+  /** Ends it sooner. */
+  readonly signal?: AbortSignal;
+}
+
 /**
  * Opens a link, trying until the deadline while nobody answers.
  *
@@ -109,22 +116,23 @@ export interface OpenedLink {
  */
 export async function connect(
   who: string,
-  address: { hostname: string; port: number },
-  { deadline, ...credentials }: Credentials & { readonly deadline: Deadline },
+  address: { readonly hostname: string; readonly port: number },
+  options: ConnectOptions,
 ): Promise<OpenedLink> {
+  const { deadline, signal } = options;
   const peer = `${who} (${addressOf(address)})`;
   const start = performance.now();
   let last = "no answer";
-  while (performance.now() < deadline) {
+  while (performance.now() < deadline && !signal?.aborted) {
     try {
-      return await attempt(peer, address, credentials, deadline);
+      return await attempt(peer, address, options);
     } catch (error) {
       if (error instanceof UserError) throw error;
       last = isUnknownName(error) ? `the name ${address.hostname} is unknown` : messageOf(error);
     }
     await pause(Math.min(100, Math.max(0, deadline - performance.now())));
   }
-  const seconds = ((performance.now() - start) / 1000).toFixed(0);
+  const seconds = ((performance.now() - start) / 1000).toFixed(1);
   throw new MachineError(
     `${peer} could not be reached in ${seconds} s; is it running, and does a firewall let this machine through? ` +
       `The last attempt ended with: ${last}`,
@@ -137,34 +145,31 @@ const attemptSeconds = 10;
 
 async function attempt(
   peer: string,
-  address: { hostname: string; port: number },
-  credentials: Credentials,
-  end: Deadline,
+  address: { readonly hostname: string; readonly port: number },
+  { deadline: end, signal, ...credentials }: ConnectOptions,
 ): Promise<OpenedLink> {
-  const hostname = await resolve(address.hostname, credentials.secret);
   const deadline = Math.min(end, inSeconds(attemptSeconds));
+  const silent = (what: string) => () => new MachineError(what);
+  const resolving = resolve(address.hostname, credentials.secret);
+  const hostname = await before(deadline, resolving, silent(`no answer about the name ${address.hostname}`));
   const abort = new AbortController();
-  const silent = (what: string) => new MachineError(`${what} ${attemptSeconds} s`);
+  const stop = () => abort.abort();
+  signal?.addEventListener("abort", stop, { once: true });
   const connecting = Deno.connect({ hostname, port: address.port, signal: abort.signal });
-  const connection = await before(
-    deadline,
-    connecting,
-    () => {
-      abort.abort();
-      connecting.then((late) => late.close(), () => {});
-      return silent("no answer within");
-    },
-  );
-  const link = new PlainLink(connection, peer);
+  let link: PlainLink | undefined;
   try {
-    const opened = await before(
-      deadline,
-      introduce(link, credentials),
-      () => silent("something answered, but said nothing for"),
-    );
+    const connection = await before(deadline, connecting, silent("no answer"));
+    link = new PlainLink(connection, peer);
+    abort.signal.addEventListener("abort", () => link?.close(), { once: true });
+    const proving = introduce(link, credentials);
+    const opened = await before(deadline, proving, silent("something answered, but said nothing"));
+    signal?.removeEventListener("abort", stop);
     return { link: opened, hostname: connection.localAddr.hostname };
   } catch (error) {
-    link.close();
+    signal?.removeEventListener("abort", stop);
+    stop();
+    link?.close();
+    connecting.then((connection) => link ?? connection.close(), () => {});
     throw error;
   }
 }

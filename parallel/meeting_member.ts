@@ -36,12 +36,16 @@ export async function join(
   const invited = Promise.withResolvers<Invitation>();
   const linked = Promise.withResolvers<void>();
   invited.promise.catch(() => {});
+  const failed = new AbortController();
+  const { signal } = failed;
   const add = (rank: number, link: NamedLink, place: Place) => {
     link.peer = nodeName(rank, place);
     links.set(rank, link);
     if (links.size === size - 1) linked.resolve();
   };
+  const closeOnFailure = (link: NamedLink) => signal.addEventListener("abort", () => link.close(), { once: true });
   const answer = async (link: NamedLink) => {
+    closeOnFailure(link);
     try {
       const { rank, places } = await invited.promise;
       const late = () => new MachineError(`${link.peer} said nothing for ${helloSeconds} s`);
@@ -58,6 +62,7 @@ export async function join(
     }
   };
   let listener: LinkListener | undefined;
+  let opening: Promise<void>[] = [];
   try {
     const interfaceName = options.listen ?? near;
     listener = await listen({ hostname: interfaceName, port: 0, secret, group, opened: answer, refused: report });
@@ -81,12 +86,15 @@ export async function join(
       hear(),
       () => new MachineError(`The group was not complete at ${host.peer} within ${timeoutSeconds} s`),
     );
-    if (places.length !== size) throw new MachineError(`${host.peer} told of ${places.length} machines, not ${size}`);
+    if (places.length !== size || rank < 1 || rank >= size) {
+      throw new MachineError(`${host.peer} made this node ${rank} of ${places.length}, not one of ${size}`);
+    }
     host.peer = nodeName(0, places[0]);
     invited.resolve({ rank, places, refusal: null });
-    const opening = places.slice(1, rank).map(async (place, i) => {
+    opening = places.slice(1, rank).map(async (place, i) => {
       const to = i + 1;
-      const { link } = await connect(`node ${to} on ${place.machine}`, place, { secret, group, deadline });
+      const { link } = await connect(`node ${to} on ${place.machine}`, place, { secret, group, deadline, signal });
+      closeOnFailure(link);
       try {
         await sendMessage(link, { from: rank, to });
         await before(
@@ -111,9 +119,11 @@ export async function join(
     return { rank, size, links: new Map([...links].sort(([a], [b]) => a - b)) };
   } catch (error) {
     invited.reject(error);
+    failed.abort();
     const refusal = { sentence: messageOf(error), mistake: error instanceof UserError };
     await before(inSeconds(1), sendMessage(host, { refusal }), () => new MachineError("unheard")).catch(() => {});
     for (const link of links.values()) link.close();
+    await Promise.allSettled(opening);
     throw error;
   } finally {
     listener?.close();

@@ -105,7 +105,8 @@ export async function receiveMessage<T>(link: Link, schema: Schema<T>): Promise<
   const body = new Uint8Array(length);
   await link.read(body);
   try {
-    return schema(decode(body));
+    // A list takes memory for as many elements as it announces; none has more than the message has bytes.
+    return schema(decode(body, { maxArrayLength: length, maxMapLength: length, maxExtLength: 0 }));
   } catch (error) {
     throw new MachineError(`${link.peer} sent a message that this process does not understand: ${messageOf(error)}`);
   }

@@ -43,6 +43,8 @@ export async function meet(options: MeetOptions): Promise<Meeting> {
   return await join(options, address, deadline);
 }
 
+export type { Meeting, MeetOptions };
+
 /** Splits `host:port` or `[address]:port`. */
 export function parseAddress(address: string): { hostname: string; port: number } {
   const match = /^(?:\[([0-9a-f:.]+)\]|([^:[\]\s]+)):(\d{1,5})$/i.exec(address);
