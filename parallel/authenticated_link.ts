@@ -20,7 +20,7 @@ import type { NamedLink } from "./plain_link.ts";
 /** Most bytes of a frame. */
 export const frameBytes = 1 << 20;
 /** Frames of up to as many bytes are sent with their header in one piece. */
-const joinedBytes = 1 << 16;
+const joinedBytes = 1 << 14;
 const tagBytes = 16;
 const headerBytes = 4 + tagBytes;
 
@@ -52,8 +52,8 @@ export class AuthenticatedLink implements NamedLink {
   readonly #tagExpected: ReturnType<typeof tagger>;
   readonly #outgoing = new Uint8Array(headerBytes + joinedBytes);
   readonly #incoming = new Uint8Array(headerBytes);
-  /** Holds a frame that does not fit into the reader's target; made when first needed. */
-  #frame: Uint8Array | undefined;
+  /** Holds a frame that does not fit into the reader's target. */
+  #frame = new Uint8Array(0);
   /** Proven bytes of that frame that nobody has read yet. */
   #left: Uint8Array<ArrayBufferLike> = new Uint8Array(0);
   /** Why the link has ended. */
@@ -123,9 +123,8 @@ export class AuthenticatedLink implements NamedLink {
       );
     }
     const direct = length <= target.length;
-    const bytes = direct
-      ? target.subarray(0, length)
-      : (this.#frame ??= new Uint8Array(frameBytes)).subarray(0, length);
+    if (!direct && this.#frame.length < length) this.#frame = new Uint8Array(length);
+    const bytes = (direct ? target : this.#frame).subarray(0, length);
     await this.#inner.read(bytes);
     if (!timingSafeEqual(this.#tagExpected(bytes), this.#incoming.subarray(4))) {
       throw new MachineError(

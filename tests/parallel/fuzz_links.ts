@@ -3,7 +3,7 @@
  * that process and this one exchange messages over a good link. Prints what came of it; the test does a few thousand.
  */
 
-import { before, inSeconds } from "../../parallel/deadline.ts";
+import { before, inSeconds, pause } from "../../parallel/deadline.ts";
 import { introduce } from "../../parallel/handshake.ts";
 import { connect, listen } from "../../parallel/listener.ts";
 import { joinSchema } from "../../parallel/gathering.ts";
@@ -21,7 +21,8 @@ export interface FuzzReport {
   readonly answers: number;
   /** Longest wait for one, in ms. */
   readonly slowest: number;
-  /** Resident memory of the process that listens when a quarter was through and at the end, in MiB. */
+  /** Memory of the process that listens when a quarter was through and at the end, in MiB: what lives, and what it has. */
+  readonly liveMiB: readonly [number, number];
   readonly residentMiB: readonly [number, number];
   readonly seconds: number;
 }
@@ -30,6 +31,7 @@ export interface FuzzReport {
 interface State {
   readonly refused: number;
   readonly dropped: number;
+  readonly liveMiB: number;
   readonly residentMiB: number;
 }
 
@@ -43,7 +45,12 @@ async function victim(): Promise<void> {
       const request = new Uint8Array(1);
       for (;;) {
         await link.read(request);
-        const state: State = { refused, dropped, residentMiB: Deno.memoryUsage().rss / 2 ** 20 };
+        for (let i = 0; request[0] === 1 && i < 3; i++) {
+          (globalThis as unknown as { gc(): void }).gc();
+          await pause(20);
+        }
+        const { heapUsed, external, rss } = Deno.memoryUsage();
+        const state: State = { refused, dropped, liveMiB: (heapUsed + external) / 2 ** 20, residentMiB: rss / 2 ** 20 };
         const text = new TextEncoder().encode(JSON.stringify(state).padEnd(200));
         await link.write(text);
       }
@@ -132,46 +139,50 @@ async function attack(port: number, seed: number): Promise<void> {
 /** Makes so many attacks. */
 export async function fuzz(attacks: number): Promise<FuzzReport> {
   const child = new Deno.Command(Deno.execPath(), {
-    args: ["run", "-A", "--quiet", import.meta.filename!, "--victim"],
+    args: ["run", "-A", "--quiet", "--v8-flags=--expose-gc", import.meta.filename!, "--victim"],
     stdout: "piped",
   }).spawn();
   const reader = child.stdout.pipeThrough(new TextDecoderStream()).getReader();
   const port = Number((await reader.read()).value);
   const terms = { secret, group, deadline: inSeconds(5) };
   const { link } = await connect("the victim", { hostname: "127.0.0.1", port }, terms);
-  const ask = async () => {
+  const ask = async (exact = false) => {
     const answer = new Uint8Array(200);
-    await link.write(new Uint8Array(1));
+    await link.write(new Uint8Array([Number(exact)]));
     await link.read(answer);
     return JSON.parse(new TextDecoder().decode(answer)) as State;
   };
   await ask();
   const start = performance.now();
-  let [next, answers, slowest, over] = [0, 0, 0, false];
-  let early: State | undefined;
-  const attackers = Array.from({ length: 32 }, async () => {
-    while (next < attacks) await attack(port, next++);
-  });
-  const asking = (async () => {
-    while (!over) {
-      const asked = performance.now();
-      const state = await ask();
-      slowest = Math.max(slowest, performance.now() - asked);
-      answers++;
-      if (!early && next >= attacks / 4) early = state;
-      await new Promise((resolve) => setTimeout(resolve, 2));
-    }
-  })();
-  await Promise.all(attackers);
-  over = true;
-  await asking;
+  let [next, answers, slowest] = [0, 0, 0];
+  const states: State[] = [];
+  for (const until of [Math.ceil(attacks / 4), attacks]) {
+    let over = false;
+    const asking = (async () => {
+      while (!over) {
+        const asked = performance.now();
+        await ask();
+        slowest = Math.max(slowest, performance.now() - asked);
+        answers++;
+        await pause(2);
+      }
+    })();
+    await Promise.all(Array.from({ length: 32 }, async () => {
+      while (next < until) await attack(port, next++);
+    }));
+    over = true;
+    await asking;
+    states.push(await ask(true));
+  }
   const seconds = (performance.now() - start) / 1000;
-  const last = await ask();
+  const [early, last] = states;
   link.close();
   await reader.cancel();
   await child.status;
   const { refused, dropped } = last;
-  return { attacks, refused, dropped, answers, slowest, residentMiB: [early!.residentMiB, last.residentMiB], seconds };
+  const both = <K extends "liveMiB" | "residentMiB">(name: K) => [early[name], last[name]] as const;
+  const memory = { liveMiB: both("liveMiB"), residentMiB: both("residentMiB") };
+  return { attacks, refused, dropped, answers, slowest, ...memory, seconds };
 }
 
 if (import.meta.main) {
