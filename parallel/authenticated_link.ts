@@ -1,6 +1,7 @@
 /**
  * A link whose bytes travel in frames that are numbered and authenticated. What is read is what the peer wrote, all of
  * it, once and in order; whatever else comes ends the link. Bytes are not hidden: who listens on the wire can read them.
+ * What is being written must not change meanwhile: it would not match its tag any more.
  *
  * A frame is its length (4 bytes, big-endian), its tag (16) and its bytes. The tag is that of ChaCha20-Poly1305
  * (RFC 8439) with nothing to encrypt and the bytes as additional data, under a key for this connection and direction and

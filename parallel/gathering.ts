@@ -3,13 +3,13 @@
  * @module
  */
 
-import { MachineError, UserError } from "../errors.ts";
+import { MachineError, messageOf, UserError } from "../errors.ts";
 import type { Credentials } from "./handshake.ts";
 import type { Link } from "./link.ts";
 import { list, nullable, object, type Schema, text, texts, truth, whole } from "./messages.ts";
 
 /** Most processes of a group; ranks are below. */
-export const sizeMost = 4096;
+export const sizeMost = 2048;
 
 /** Who meets, where, and on what terms. */
 export interface MeetOptions extends Credentials {
@@ -77,7 +77,15 @@ export interface Refusal {
   readonly mistake: boolean;
 }
 
-const refusalSchema = nullable(object<Refusal>({ sentence: text(1 << 14), mistake: truth }));
+/** Most characters of a refusal's sentence. */
+const sentenceMost = 4096;
+
+/** The refusal that an error is for the others. */
+export function refusalOf(error: unknown): Refusal {
+  return { sentence: messageOf(error).slice(0, sentenceMost), mistake: error instanceof UserError };
+}
+
+const refusalSchema = nullable(object<Refusal>({ sentence: text(sentenceMost), mistake: truth }));
 
 /** What the host says: a refusal, or the rank of whom it tells and where all ranks are. */
 export interface Invitation {
@@ -115,6 +123,17 @@ export function refusalError({ sentence, mistake }: Refusal): Error {
   return mistake ? new UserError(sentence) : new MachineError(sentence, { restartable: true });
 }
 
+function said(value: string | undefined): string {
+  if (value === undefined) return "none";
+  return value.length > 100 ? `"${value.slice(0, 100)}…"` : `"${value}"`;
+}
+
+/** Several things one behind the other; of many the first. */
+export function several(things: readonly string[]): string {
+  const more = things.length > 8 ? `; and ${things.length - 8} more` : "";
+  return things.slice(0, 8).join("; ") + more;
+}
+
 /** What does not fit together among those who came, the host first; in sentences. */
 export function disagreements([host, ...others]: readonly Join[]): string[] {
   const found: string[] = [];
@@ -134,18 +153,15 @@ export function disagreements([host, ...others]: readonly Join[]): string[] {
     for (const name of new Set([...expected.keys(), ...given.keys()])) {
       const [own, theirs] = [expected.get(name), given.get(name)];
       if (own === theirs) continue;
-      const said = (value: string | undefined) => value === undefined ? "none" : `"${value}"`;
       found.push(`${name} is ${said(theirs)} at ${placeName(join)} and ${said(own)} at ${placeName(host)}`);
     }
   }
   return found;
 }
 
-/** A sentence of several, none if there are none; a text as long as a refusal may be. */
+/** What does not fit together, in a sentence. */
 export function disagreementSentence(found: readonly string[]): string {
-  const shown = found.slice(0, 8);
-  const more = found.length > shown.length ? `; and ${found.length - shown.length} more` : "";
-  return `The machines do not agree: ${shown.join("; ")}${more}`;
+  return `The machines do not agree: ${several(found)}`;
 }
 
 /** A rank for each: the given ones, and for the others the lowest that are free, in order. */

@@ -17,7 +17,7 @@ export interface ListenOptions extends Credentials {
   readonly port: number;
   /** Time for an opener to prove itself (default: 10). */
   readonly openingSeconds?: number;
-  /** Openers that may be at it at once; one more ends the one that has been at it longest (default: 64). */
+  /** Openers that may be at it at once; one more ends the one that has been at it longest (default: 256). */
   readonly openersMost?: number;
   /** Given each link whose opener has proven itself. */
   readonly opened: (link: NamedLink) => void;
@@ -39,7 +39,7 @@ export interface LinkListener {
  * @throws UserError if the address is not loopback and there is no secret; what the system throws, as for a port in use
  */
 export async function listen(options: ListenOptions): Promise<LinkListener> {
-  const { openingSeconds = 10, openersMost = 64, refused = () => {} } = options;
+  const { openingSeconds = 10, openersMost = 256, refused = () => {} } = options;
   const listener = Deno.listen({ hostname: await resolve(options.hostname, options.secret), port: options.port });
   const openers = new Set<NamedLink>();
   let closed = false;
@@ -122,12 +122,14 @@ export async function connect(
   const { deadline, signal } = options;
   const peer = `${who} (${addressOf(address)})`;
   const start = performance.now();
-  let last = "no answer";
+  let last: string | undefined;
   while (performance.now() < deadline && !signal?.aborted) {
     try {
       return await attempt(peer, address, options);
     } catch (error) {
       if (error instanceof UserError) throw error;
+      // An attempt that the deadline cut short says less than the one before.
+      if (performance.now() >= deadline && last !== undefined) break;
       last = isUnknownName(error) ? `the name ${address.hostname} is unknown` : messageOf(error);
     }
     await pause(Math.min(100, Math.max(0, deadline - performance.now())));
@@ -135,7 +137,7 @@ export async function connect(
   const seconds = ((performance.now() - start) / 1000).toFixed(1);
   throw new MachineError(
     `${peer} could not be reached in ${seconds} s; is it running, and does a firewall let this machine through? ` +
-      `The last attempt ended with: ${last}`,
+      `The last attempt ended with: ${last ?? "no answer"}`,
     { restartable: true },
   );
 }

@@ -21,6 +21,8 @@ import {
   placeName,
   type Refusal,
   refusalError,
+  refusalOf,
+  several,
 } from "./gathering.ts";
 import type { LinkListener } from "./listener.ts";
 import { receiveMessage, sendMessage } from "./messages.ts";
@@ -101,8 +103,7 @@ export class Host {
       return { rank: 0, size, links: new Map([...links].sort(([a], [b]) => a - b)) };
     } catch (error) {
       this.#open = false;
-      const refusal = { sentence: messageOf(error), mistake: error instanceof UserError };
-      const told = this.#tell([...this.#members], () => invitation(refusal)).catch(() => {});
+      const told = this.#tell([...this.#members], () => invitation(refusalOf(error))).catch(() => {});
       await before(inSeconds(1), told, () => new MachineError("unheard")).catch(() => {});
       for (const { link } of this.#members) link.close();
       throw error;
@@ -124,11 +125,11 @@ function invitation(refusal: Refusal): Invitation {
 function missing(joins: readonly Join[], { size, rendezvous, timeoutSeconds }: MeetOptions): Error {
   const count = size - joins.length;
   const ranks = new Set(joins.map(({ rank }) => rank));
-  const free = Array.from({ length: size }, (_, i) => i).filter((rank) => !ranks.has(rank));
-  const which = free.length === count ? `rank ${free.join(", ")}` : `some of rank ${free.join(", ")}`;
+  const free = Array.from({ length: size }, (_, i) => i).filter((rank) => !ranks.has(rank)).map(String);
+  const which = free.length === count ? `rank ${several(free)}` : `some of rank ${several(free)}`;
   const found = disagreements(joins);
   const sentence = `${count} of ${size} machines did not come to ${rendezvous} within ${timeoutSeconds} s: ${which}; ` +
-    `there are ${joins.map(placeName).join("; ")}`;
+    `there are ${several(joins.map(placeName))}`;
   return found.length > 0
     ? new UserError(`${sentence}. ${disagreementSentence(found)}`)
     : new MachineError(sentence, { restartable: true });

@@ -3,7 +3,7 @@
  * @module
  */
 
-import { MachineError, messageOf, UserError } from "../errors.ts";
+import { MachineError, messageOf } from "../errors.ts";
 import { before, type Deadline, inSeconds } from "./deadline.ts";
 import {
   helloSeconds,
@@ -15,6 +15,8 @@ import {
   nodeName,
   type Place,
   refusalError,
+  refusalOf,
+  several,
   sizeMost,
 } from "./gathering.ts";
 import { connect, type LinkListener, listen } from "./listener.ts";
@@ -111,7 +113,7 @@ export async function join(
     if (links.size === size - 1) linked.resolve();
     const late = () => {
       const others = places.map((place, i) => ({ place, i })).filter(({ i }) => i !== rank && !links.has(i));
-      const names = others.map(({ place, i }) => nodeName(i, place)).join(", ");
+      const names = several(others.map(({ place, i }) => nodeName(i, place)));
       return new MachineError(`Waited ${timeoutSeconds} s for ${names || host.peer}`, { restartable: true });
     };
     const ready = Promise.all([...opening, linked.promise]).then(() => sendMessage(host, { refusal: null }));
@@ -120,7 +122,7 @@ export async function join(
   } catch (error) {
     invited.reject(error);
     failed.abort();
-    const refusal = { sentence: messageOf(error), mistake: error instanceof UserError };
+    const refusal = refusalOf(error);
     await before(inSeconds(1), sendMessage(host, { refusal }), () => new MachineError("unheard")).catch(() => {});
     for (const link of links.values()) link.close();
     await Promise.allSettled(opening);

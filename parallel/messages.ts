@@ -7,8 +7,8 @@ import { decode, encode } from "@msgpack/msgpack";
 import { MachineError, messageOf } from "../errors.ts";
 import type { Link } from "./link.ts";
 
-/** Most bytes of a message: 1,000 machines' addresses take 50 KB at most. */
-export const messageBytes = 1 << 17;
+/** Most bytes of a message: the addresses of 2,048 machines with the longest names take 0.8 MB. */
+export const messageBytes = 1 << 20;
 
 /** Gives a value its type, or throws saying what is wrong with it. */
 export type Schema<T> = (value: unknown) => T;

@@ -18,22 +18,29 @@ const howToMake = "make one with: openssl rand -hex 32";
  * @throws UserError if the file cannot be read or others may read it, or the secret is shorter than 16 bytes
  */
 export function readSecret(file?: string): Uint8Array | undefined {
-  const text = file === undefined ? Deno.env.get(variable) : readPrivate(file);
-  if (text === undefined) return undefined;
-  const secret = new TextEncoder().encode(text.trim());
+  const bytes = file === undefined ? readVariable() : readPrivate(file);
+  if (bytes === undefined) return undefined;
+  const isSpace = (byte: number) => byte === 32 || (byte >= 9 && byte <= 13);
+  const from = bytes.findIndex((byte) => !isSpace(byte));
+  const secret = from < 0 ? new Uint8Array(0) : bytes.slice(from, bytes.findLastIndex((byte) => !isSpace(byte)) + 1);
   if (secret.length >= leastBytes) return secret;
   const where = file === undefined ? variable : file;
   throw new UserError(`The secret in ${where} has ${secret.length} bytes, but needs ${leastBytes}; ${howToMake}`);
 }
 
-function readPrivate(file: string): string {
+function readVariable(): Uint8Array | undefined {
+  const text = Deno.env.get(variable);
+  return text === undefined ? undefined : new TextEncoder().encode(text);
+}
+
+function readPrivate(file: string): Uint8Array {
   try {
     const { mode } = Deno.statSync(file);
     // Windows has no mode.
     if (mode !== null && (mode & 0o006) !== 0) {
       throw new UserError(`The secret file ${file} is open to every user of this machine; run: chmod 600 ${file}`);
     }
-    return Deno.readTextFileSync(file);
+    return Deno.readFileSync(file);
   } catch (error) {
     if (error instanceof UserError) throw error;
     throw new UserError(`The secret file ${file} cannot be read: ${messageOf(error)}`);

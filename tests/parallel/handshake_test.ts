@@ -157,6 +157,13 @@ Deno.test("idle openers are bounded, and do not keep others out", async () => {
   await Promise.all(idle.map(rest));
 });
 
+Deno.test("more who come at once than may be at it all get in: those put out try again", async () => {
+  const { listener, accepted } = await openListener({ openersMost: 8 });
+  const links = Array.from({ length: 60 }, () => [open(listener.port), accepted()]).flat();
+  for (const link of await Promise.all(links)) link.close();
+  listener.close();
+});
+
 Deno.test("without a secret only loopback is listened on and connected to", async () => {
   const alone = /^UserError: Without a shared secret only loopback addresses are allowed, and .* is none; give every/;
   for (const hostname of ["0.0.0.0", "10.1.2.3", "::"]) {
@@ -202,6 +209,9 @@ Deno.test("readSecret() takes a private file or the environment, and refuses wha
     assert.equal(new TextDecoder().decode(readSecret(file)), "0123456789abcdef");
     Deno.chmodSync(file, 0o440);
     assert.ok(readSecret(file));
+    Deno.chmodSync(file, 0o600);
+    Deno.writeFileSync(file, new Uint8Array([10, 32, ...noise(32), 13, 10]));
+    assert.deepEqual(readSecret(file), noise(32));
     for (const mode of [0o604, 0o644, 0o602]) {
       Deno.chmodSync(file, mode);
       assert.throws(() => readSecret(file), /^UserError: The secret file .* is open to every user .* chmod 600/);
