@@ -129,9 +129,9 @@ function said(value: string | undefined): string {
 }
 
 /** Several things one behind the other; of many the first. */
-export function several(things: readonly string[]): string {
-  const more = things.length > 8 ? `; and ${things.length - 8} more` : "";
-  return things.slice(0, 8).join("; ") + more;
+export function several(things: readonly string[], separator = "; "): string {
+  const more = things.length > 8 ? `${separator}and ${things.length - 8} more` : "";
+  return things.slice(0, 8).join(separator) + more;
 }
 
 /** What does not fit together among those who came, the host first; in sentences. */

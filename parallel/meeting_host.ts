@@ -126,7 +126,7 @@ function missing(joins: readonly Join[], { size, rendezvous, timeoutSeconds }: M
   const count = size - joins.length;
   const ranks = new Set(joins.map(({ rank }) => rank));
   const free = Array.from({ length: size }, (_, i) => i).filter((rank) => !ranks.has(rank)).map(String);
-  const which = free.length === count ? `rank ${several(free)}` : `some of rank ${several(free)}`;
+  const which = free.length === count ? `rank ${several(free, ", ")}` : `${count} of the ranks ${several(free, ", ")}`;
   const found = disagreements(joins);
   const sentence = `${count} of ${size} machines did not come to ${rendezvous} within ${timeoutSeconds} s: ${which}; ` +
     `there are ${several(joins.map(placeName))}`;

@@ -116,6 +116,14 @@ Deno.test("who does not come is named in time, to all who came", async () => {
   assert.match(host, /^MachineError: 1 of 3 machines did not come to 127.* within 0.8 s: rank 1; there are .*; .*/);
 });
 
+Deno.test("of those who do not come the ranks are named that are free", async () => {
+  const [alone] = await outcomes([terms(4, { timeoutSeconds: 0.3 })]);
+  assert.match(alone, /: rank 1, 2, 3; there are /);
+  const given = terms(4, { timeoutSeconds: 0.5 });
+  const [host] = await outcomes([given, given]);
+  assert.match(host, /^MachineError: 2 of 4 machines .*: 2 of the ranks 1, 2, 3; there are /);
+});
+
 Deno.test("a size that differs is named when the wait is over", async () => {
   const given = terms(3, { timeoutSeconds: 0.8 });
   const both = await outcomes([{ ...given, rank: 0 }, { ...given, rank: 1, size: 2, timeoutSeconds: 5 }]);
