@@ -64,10 +64,11 @@ export class Host {
       }
       const member = { link, join, outcome: receiveMessage(link, outcomeSchema) };
       this.#members.add(member);
-      // Who leaves before all are there may come again.
-      member.outcome.catch(() => {
+      // Who leaves before all are there, with a word or without, may come again.
+      const left = () => {
         if (this.#open && this.#members.delete(member)) link.close();
-      });
+      };
+      member.outcome.then(left, left);
       if (this.#members.size === size - 1) {
         this.#open = false;
         this.#complete.resolve();

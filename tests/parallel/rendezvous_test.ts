@@ -180,6 +180,15 @@ Deno.test("a process killed before all are there may be started again; one kille
   assert.ok(performance.now() - begin < 2000);
 });
 
+Deno.test("a process that gave up before all were there may come again", async () => {
+  const given = terms(3);
+  const host = outcomes([{ ...given, rank: 0 }]);
+  const [hasty] = await outcomes([{ ...given, rank: 1, timeoutSeconds: 0.3 }]);
+  assert.match(hasty, /^MachineError: The group was not complete at the rendezvous \(127.*\) within 0\.3 s$/);
+  assert.deepEqual(await outcomes([1, 2].map((rank) => ({ ...given, rank }))), ["met", "met"]);
+  assert.deepEqual(await host, ["met"]);
+});
+
 Deno.test("one more than the group has is told so or finds nobody", async () => {
   const given = terms(2, { timeoutSeconds: 1 });
   const all = (await outcomes([given, given, given])).toSorted();
