@@ -1,0 +1,98 @@
+import assert from "node:assert/strict";
+import { encode } from "@msgpack/msgpack";
+import fc from "fast-check";
+import { invitationSchema, joinSchema, sizeMost } from "../../parallel/gathering.ts";
+import { messageBytes, receiveMessage, type Schema, sendMessage } from "../../parallel/messages.ts";
+import type { Link } from "../../parallel/link.ts";
+import { plainPair } from "./link_pairs.ts";
+
+const join = { rank: 1, size: 3, machine: "m", hostname: "::1", port: 5, description: { model: "abc" } };
+
+/** A link from which some bytes can be read. */
+function reading(bytes: Uint8Array): Link {
+  let at = 0;
+  return {
+    peer: "node 7",
+    write: () => Promise.reject(new Error("not for writing")),
+    read: (target) => {
+      if (at + target.length > bytes.length) return Promise.reject(new Error("at the end"));
+      target.set(bytes.subarray(at, at += target.length));
+      return Promise.resolve();
+    },
+    close: () => {},
+  };
+}
+
+function framed(body: Uint8Array): Uint8Array {
+  const bytes = new Uint8Array(4 + body.length);
+  new DataView(bytes.buffer).setUint32(0, body.length);
+  bytes.set(body, 4);
+  return bytes;
+}
+
+Deno.test("messages arrive as they were sent, the longest too", async () => {
+  const [a, b] = await plainPair();
+  const place = { machine: "m".repeat(255), hostname: "f".repeat(64), port: 65535 };
+  const invitation = { refusal: null, rank: sizeMost - 1, places: Array.from({ length: sizeMost }, () => place) };
+  const [first, second] = await Promise.all([
+    receiveMessage(b, joinSchema).then(async (one) => [one, await receiveMessage(b, invitationSchema)]),
+    sendMessage(a, join).then(() => sendMessage(a, invitation)),
+  ]).then(([both]) => both);
+  assert.deepEqual(first, join);
+  assert.deepEqual(second, invitation);
+  await assert.rejects(sendMessage(a, "x".repeat(messageBytes)), RangeError);
+  a.close();
+  b.close();
+});
+
+Deno.test("a message beyond the limit is refused before it is read", async () => {
+  const bytes = new Uint8Array([0, 16, 0, 1]);
+  await assert.rejects(
+    receiveMessage(reading(bytes), joinSchema),
+    /^MachineError: node 7 announced a message of 1048577 bytes; at most 1048576 are allowed$/,
+  );
+});
+
+Deno.test("what breaks the schema is refused with what was expected", async () => {
+  const cases: [unknown, RegExp][] = [
+    [{ ...join, port: 0 }, /port: a whole number from 1 to 65535/],
+    [{ ...join, port: 1.5 }, /port: a whole number/],
+    [{ ...join, rank: "1" }, /rank: a whole number from 0 to/],
+    [{ ...join, machine: "m".repeat(256) }, /machine: a text of at most 255/],
+    [{ ...join, description: { model: 5 } }, /description: a text of at most 1024/],
+    [{ ...join, description: Object.fromEntries(Array.from({ length: 65 }, (_, i) => [`${i}`, ""])) }, /at most 64/],
+    [{ ...join, description: [] }, /description: an object/],
+    [{ ...join, more: 1 }, /exactly the fields rank, size/],
+    [{ rank: 1 }, /exactly the fields/],
+    [null, /an object was expected/],
+    [new Date(), /.*/],
+  ];
+  for (const [value, message] of cases) {
+    await assert.rejects(receiveMessage(reading(framed(encode(value))), joinSchema), (error: Error) => {
+      assert.match(error.message, /^node 7 sent a message that this process does not understand: /);
+      return message.test(error.message);
+    });
+  }
+});
+
+Deno.test("whatever bytes come, either they are a message or the error says they are none", async () => {
+  const schemas: Schema<unknown>[] = [joinSchema, invitationSchema];
+  const someJoin = fc.record({ ...Object.fromEntries(Object.keys(join).map((key) => [key, fc.anything()])) });
+  const bodies = fc.oneof(
+    fc.uint8Array({ maxLength: 300 }),
+    someJoin.map((value) => {
+      try {
+        return encode(value);
+      } catch {
+        return new Uint8Array(0);
+      }
+    }),
+  );
+  await fc.assert(
+    fc.asyncProperty(bodies, fc.constantFrom(...schemas), async (body, schema) => {
+      const outcome = await receiveMessage(reading(framed(body)), schema).catch((error) => error);
+      if (outcome instanceof Error) assert.equal(outcome.name, "MachineError");
+    }),
+    { numRuns: 1000 },
+  );
+});
