@@ -1,0 +1,55 @@
+/**
+ * The memory in which a process group adds what it receives: WebAssembly's, for its vectors. Numbers that lie in the same
+ * memory are summed in place; others go through a copy that stays in the cache.
+ * @module
+ */
+
+import { type SumAreas, sumAreas } from "./sum_areas.ts";
+
+/** The largest part that is received, summed and sent on in one piece, in bytes. */
+export const sliceBytes = 256 * 1024;
+/** Before the payload of each area there is room for a greeting. */
+const areaBytes = 64 + sliceBytes;
+
+/** Bytes that a process group needs for itself. */
+export const scratchBytes = 2 * areaBytes;
+
+/** The scratch areas of a group, `mine` and `theirs`, each of `sliceBytes` with room for a greeting before. */
+export class GroupMemory {
+  /** Payload of what is received. */
+  readonly theirs: Float32Array;
+  /** Payload of what is sent, or a copy of what is summed. */
+  readonly mine: Float32Array;
+  readonly #sum: SumAreas;
+
+  constructor(readonly memory: WebAssembly.Memory, offset: number) {
+    this.theirs = new Float32Array(memory.buffer, offset + 64, sliceBytes / 4);
+    this.mine = new Float32Array(memory.buffer, offset + areaBytes + 64, sliceBytes / 4);
+    this.#sum = sumAreas(memory);
+  }
+
+  /** `target += theirs`, as many elements as the target has. */
+  addTheirs(target: Float32Array): void {
+    if (target.buffer === this.memory.buffer) return this.#add(target.byteOffset, this.theirs.byteOffset, target);
+    this.mine.set(target);
+    this.#add(this.mine.byteOffset, this.theirs.byteOffset, target);
+    target.set(this.mine.subarray(0, target.length));
+  }
+
+  /** `mine = lower + higher`, whichever of the two `mine` is: members who add the same two numbers add them in one order. */
+  addOrdered(length: number, mineIsLower: boolean): void {
+    const { mine, theirs } = this;
+    const [first, second] = mineIsLower ? [mine, theirs] : [theirs, mine];
+    this.#sum(mine.byteOffset, first.byteOffset, second.byteOffset - first.byteOffset, 2, length * 4);
+  }
+
+  /** Adds what lies at `other` to the bytes of `target`, which lies at `at`; distances between areas may be negative. */
+  #add(at: number, other: number, { byteLength }: Float32Array): void {
+    this.#sum(at, at, other - at, 2, byteLength);
+  }
+}
+
+/** A view of the bytes of `values`. */
+export function bytesOf(values: Float32Array): Uint8Array {
+  return new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
+}
