@@ -6,8 +6,8 @@
 
 import { type SumAreas, sumAreas } from "./sum_areas.ts";
 
-/** The largest part that is received, summed and sent on in one piece, in bytes. */
-export const sliceBytes = 256 * 1024;
+/** Bytes of a scratch area, the most that is received and summed in one piece. */
+export const sliceBytes = 1024 * 1024;
 /** Before the payload of each area there is room for a greeting. */
 const areaBytes = 64 + sliceBytes;
 
