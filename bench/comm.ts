@@ -1,7 +1,7 @@
 /**
- * `deno task bench:comm [--json] [--ranks 2,4] [--rounds 3] [--most BYTES]`: all-reduce among processes on loopback from
- * 4 KiB to 256 MiB, beside Open MPI over TCP and Gloo where they are installed: latency and bus bandwidth. Systems take
- * turns; medians over rounds.
+ * `deno task bench:comm [--json]`: all-reduce of f32 among processes on loopback from 4 KiB to 256 MiB at 2 and 4 ranks, beside
+ * Open MPI over TCP and Gloo where they are installed: time and bus bandwidth. Systems take turns; medians over rounds.
+ * `--ranks 2,4`, `--rounds 3`, `--least BYTES`, `--most BYTES`, `--systems Muster,Gloo` and `--algorithm ring` narrow it.
  *
  * `MPIRUN`, `MPICC` and `TORCH_PYTHON` name other programs than `mpirun`, `mpicc` and `/usr/bin/python3`.
  */
@@ -56,7 +56,7 @@ const muster = (place: "own" | "copied"): System => async (ranks, plan) => {
 async function openMpi(): Promise<System> {
   const mpirun = Deno.env.get("MPIRUN") ?? "mpirun";
   await run(mpirun, ["--version"]);
-  const program = await Deno.makeTempFile({ prefix: "comm_mpi" });
+  const program = `${await Deno.makeTempDir()}/comm_mpi`;
   await run(Deno.env.get("MPICC") ?? "mpicc", ["-O2", "-o", program, new URL("peers/comm_mpi.c", here).pathname]);
   const options = [
     "--allow-run-as-root",
@@ -81,7 +81,7 @@ const systems = new Map<string, System>();
 const skipped: Record<string, string> = {};
 const available = {
   "Muster": () => Promise.resolve(muster("own")),
-  "Muster, data elsewhere": () => Promise.resolve(muster("copied")),
+  "Muster, other memory": () => Promise.resolve(muster("copied")),
   "Open MPI": openMpi,
   "Gloo": gloo,
 };
@@ -127,15 +127,22 @@ if (values.json) {
   );
   for (const [name, reason] of Object.entries(skipped)) console.log(`without ${name}: ${reason}`);
   const names = [...systems.keys()];
-  console.log(`\n${"ranks".padEnd(7)}${"KiB".padStart(8)}${names.map((name) => `${name}, µs`.padStart(28)).join("")}`);
+  const peers = names.filter((name) => !name.startsWith("Muster"));
+  const header = [...names, ...peers.map((name) => `of ${name}`)].map((name) => name.padStart(24)).join("");
+  console.log(`time in µs (bus bandwidth in GB/s), and Muster's bandwidth as a share of the peer's`);
+  console.log(`${"ranks".padEnd(7)}${"KiB".padStart(8)}${header}`);
   for (const ranks of new Set(rows.map((row) => row.ranks))) {
     for (const bytes of sizes) {
       const of = (name: string) => rows.find((r) => r.system === name && r.ranks === ranks && r.bytes === bytes)!;
-      const cells = names.map((name) => {
-        const { microseconds, gigabytesPerSecond } = of(name);
-        return `${microseconds.toFixed(0)} (${gigabytesPerSecond.toFixed(2)} GB/s)`.padStart(28);
-      });
-      console.log(`${String(ranks).padEnd(7)}${String(bytes / 1024).padStart(8)}${cells.join("")}`);
+      const cells = names.map((name) =>
+        `${of(name).microseconds.toFixed(0)} (${of(name).gigabytesPerSecond.toFixed(2)})`
+      );
+      if (systems.has("Muster")) {
+        const share = (name: string) => of(name).microseconds / of("Muster").microseconds;
+        cells.push(...peers.map((name) => share(name).toFixed(2)));
+      }
+      const line = cells.map((cell) => cell.padStart(24)).join("");
+      console.log(`${String(ranks).padEnd(7)}${String(bytes / 1024).padStart(8)}${line}`);
     }
   }
 }

@@ -49,7 +49,7 @@ export class GuardedLinks {
   run(greeting: Greeting, work: () => Promise<void>): Promise<void> {
     this.#greeting = greeting;
     this.#collective = this.#kinds[greeting[0]];
-    this.phase = "";
+    this.phase = "at its beginning";
     return new Promise((resolve, reject) => {
       this.#stop = reject;
       this.#arm(this.timeoutSeconds * 1000);
@@ -104,9 +104,8 @@ export class GuardedLinks {
   }
 
   async #guard(call: Promise<void>, verb: string, link: Link): Promise<void> {
-    const { phase } = this;
     const wait: Wait = {
-      what: `${verb} ${link.peer} in ${this.#collective}${phase === "" ? "" : `, ${phase}`}`,
+      what: `${verb} ${link.peer} in ${this.#collective}, ${this.phase}`,
       since: performance.now(),
     };
     this.#waits.add(wait);
@@ -124,8 +123,11 @@ export class GuardedLinks {
 
   /** Looks after so many ms whether the longest wait has reached the limit. */
   #arm(milliseconds: number): void {
+    const due = performance.now() + milliseconds;
     this.#timer = setTimeout(() => {
       const limit = this.timeoutSeconds * 1000;
+      // After this thread itself was kept from working, what has come meanwhile is read first.
+      if (performance.now() - due > limit / 10) return this.#arm(limit);
       // A set keeps the order in which waits began.
       const [oldest] = this.#waits;
       const left = oldest === undefined ? limit : limit - (performance.now() - oldest.since);

@@ -29,7 +29,7 @@ export interface ProcessGroupOptions {
   readonly timeoutSeconds: number;
   /** The same on all members; by size if not given. */
   readonly algorithm?: CollectiveAlgorithm;
-  /** Up to so many bytes `auto` is `doubling`; 1 MiB if not given. The same on all members. */
+  /** Up to so many bytes `auto` is `doubling`; 512 KiB if not given. The same on all members. */
   readonly doublingBytes?: number;
   /**
    * Shared memory of WebAssembly whose numbers are summed in place, without a copy, and the offset in bytes (a multiple of
@@ -41,11 +41,11 @@ export interface ProcessGroupOptions {
 const kinds = ["all-reduce", "reduce-scatter", "all-gather", "broadcast", "barrier"] as const;
 
 /**
- * Up to so many bytes are all-reduced by recursive doubling if not told otherwise. On loopback it takes 0.6 of the ring's time
- * at 1 MiB among 2 members and 0.8 among 4, and 1.1 to 1.3 at 16 MiB among 4. Where a message's latency is L and the
- * bandwidth B, the two are equal near 8 L B among 4 or 8 members, later among more.
+ * Up to so many bytes are all-reduced by recursive doubling if not told otherwise. On loopback it takes 0.5 of the ring's time
+ * at 64 KiB and 0.8 at 512 KiB among 4 members, and the two are equal at 1 MiB. Where a message's latency is L and the
+ * bandwidth B they are equal near 8 L B among 4 or 8 members, later among more.
  */
-export const defaultDoublingBytes = 1024 * 1024;
+export const defaultDoublingBytes = 512 * 1024;
 /** Up to so many bytes are broadcast down a binomial tree, more along a chain. */
 const treeBytes = 64 * 1024;
 
@@ -89,6 +89,9 @@ export class ProcessGroup {
     const pages = Math.ceil(scratchBytes / 65536);
     const { memory: summed, scratchOffset } = memory ??
       { memory: new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true }), scratchOffset: 0 };
+    if (!(summed.buffer instanceof SharedArrayBuffer)) {
+      throw new UserError("The memory given to a process group is not shared");
+    }
     if (scratchOffset % 64 !== 0 || !(scratchOffset >= 0 && scratchOffset + scratchBytes <= summed.buffer.byteLength)) {
       throw new UserError(`The memory given to a process group has no ${scratchBytes} bytes at ${scratchOffset}`);
     }

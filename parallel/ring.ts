@@ -10,17 +10,11 @@
  */
 
 import { Frontier } from "./frontier.ts";
-import { bytesOf, type GroupMemory } from "./group_memory.ts";
+import { bytesOf, type GroupMemory, sliceBytes } from "./group_memory.ts";
 import { greetingBytes, type GuardedLinks } from "./guarded_links.ts";
 
 /** Most bytes of a write: beyond 1 MiB they gain nothing (measured on loopback), and waits should be short. */
 export const writeBytes = 1 << 20;
-
-/**
- * Bytes that are received, summed and sent on in one piece. On loopback 512 KiB and 1 MiB are equal from 1 to 64 MiB among 2
- * and 4 members, 256 KiB are some 5 to 15% slower, 32 KiB up to 40%; smaller ones fill the ring sooner.
- */
-const sliceBytes = 512 * 1024;
 
 /** A member's place and means. */
 export interface Member {

@@ -42,6 +42,7 @@ export async function spread(
     const greeting = new Uint8Array(greetingBytes);
     await links.receive(from, greeting);
     links.checkGreeting(from, greeting);
+    links.phase = `numbers of member ${root}`;
     for (let at = 0; at < bytes.length;) {
       const to = Math.min(bytes.length, at + sliceBytes);
       await links.receive(from, bytes.subarray(at, to));
@@ -57,6 +58,7 @@ export async function spread(
         await there.moved();
         continue;
       }
+      links.phase = `numbers of member ${root}`;
       const to = Math.min(there.value, at + sliceBytes);
       await links.send(target, bytes.subarray(at, to));
       at = to;
