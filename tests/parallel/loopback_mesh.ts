@@ -72,6 +72,8 @@ export function localMesh(size: number): Promise<Map<number, Link>[]> {
 /** A member in a process of its own. */
 export interface MemberProcess {
   readonly child: Deno.ChildProcess;
+  /** Resolves when it first writes to standard output, or has ended. */
+  readonly begun: Promise<void>;
   /** All that it writes to standard output. */
   readonly output: Promise<string>;
 }
@@ -91,15 +93,17 @@ export async function startMesh(size: number, module: string, args: readonly str
     const writer = child.stdin.getWriter();
     await writer.write(new TextEncoder().encode(JSON.stringify(ports)));
     await writer.close();
+    const begun = Promise.withResolvers<void>();
     const rest = async () => {
       let text = "";
       for (;;) {
         const { value, done } = await readers[rank].read();
+        begun.resolve();
         if (done) return text;
         text += value;
       }
     };
-    return { child, output: rest() };
+    return { child, begun: begun.promise, output: rest() };
   }));
 }
 
