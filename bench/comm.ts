@@ -37,6 +37,8 @@ const { values } = parseArgs({
 });
 const median = (numbers: number[]) => [...numbers].sort((a, b) => a - b)[numbers.length >> 1];
 const here = new URL("./", import.meta.url);
+/** For the program that is compiled. */
+const folder = await Deno.makeTempDir();
 
 async function run(command: string, args: readonly string[]): Promise<string> {
   const { success, stdout, stderr } = await new Deno.Command(command, { args: [...args] }).output();
@@ -56,7 +58,7 @@ const muster = (place: "own" | "copied"): System => async (ranks, plan) => {
 async function openMpi(): Promise<System> {
   const mpirun = Deno.env.get("MPIRUN") ?? "mpirun";
   await run(mpirun, ["--version"]);
-  const program = `${await Deno.makeTempDir()}/comm_mpi`;
+  const program = `${folder}/comm_mpi`;
   await run(Deno.env.get("MPICC") ?? "mpicc", ["-O2", "-o", program, new URL("peers/comm_mpi.c", here).pathname]);
   const options = [
     "--allow-run-as-root",
@@ -115,6 +117,8 @@ for (const ranks of values.ranks.split(",").map(Number)) {
     });
   }
 }
+
+await Deno.remove(folder, { recursive: true });
 
 const load = Deno.loadavg();
 if (values.json) {
