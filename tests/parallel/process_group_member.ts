@@ -1,19 +1,9 @@
 /** A member in a process of its own: `process_group_member.ts SIZE LENGTH sum|endless TIMEOUT RANK`; prints what has come of it. */
 
-import { createHash } from "node:crypto";
 import { MachineError } from "../../errors.ts";
 import { ProcessGroup } from "../../parallel/process_group.ts";
 import { joinMesh } from "./loopback_mesh.ts";
-
-/** What member `rank` brings: values whose sum depends on the order of its terms. */
-export function broughtBy(rank: number, length: number): Float32Array<ArrayBuffer> {
-  return Float32Array.from({ length }, (_, i) => Math.sin(i * 12.9898 + rank * 78.233) * 10 ** ((i + rank) % 7));
-}
-
-/** A hash of the bits. */
-export function hashOf({ buffer, byteOffset, byteLength }: Float32Array): string {
-  return createHash("sha256").update(new Uint8Array(buffer, byteOffset, byteLength)).digest("hex");
-}
+import { broughtBy, hashOf } from "./process_groups.ts";
 
 if (import.meta.main) {
   const [size, length, mode, timeoutSeconds, rank] = Deno.args.map((arg) => isNaN(Number(arg)) ? arg : Number(arg));
