@@ -3,8 +3,8 @@
  * MPICH", 2005): log2 n exchanges of the whole data, for buffers whose time is latency.
  *
  * The first m members, m the largest power of two, exchange sums with a partner at distance 1, 2, 4, …; each of the others
- * first gives its numbers to one of them, and is given the sum at the end. Both partners add the sum of the lower one's block
- * to that of the higher one's, in this order, so after each round all members of a block have the same bits.
+ * first gives its numbers to one of them, and is given the sum at the end. What two partners add are the sums of two blocks;
+ * as a + b is b + a, after each round all members of a block have the same bits (payloads of NaN apart).
  * @module
  */
 
@@ -34,6 +34,7 @@ async function doubleSlice({ rank, size, links, memory }: Member, length: number
   /** An area's payload with the greeting before it. */
   const message = ({ buffer, byteOffset }: Float32Array) =>
     new Uint8Array(buffer, byteOffset - head, head + length * 4);
+  const sum = memory.mine.subarray(0, length);
   const mine = message(memory.mine);
   const theirs = message(memory.theirs);
   if (greet) links.writeGreeting(mine);
@@ -51,13 +52,13 @@ async function doubleSlice({ rank, size, links, memory }: Member, length: number
   if (rank + power < size) {
     links.phase = "folding in";
     await receive(rank + power, theirs);
-    memory.addOrdered(length, true);
+    memory.addTheirs(sum);
   }
   for (let distance = 1; distance < power; distance *= 2) {
     const partner = rank ^ distance;
     links.phase = `exchange at distance ${distance}`;
     await Promise.all([links.send(partner, mine), receive(partner, theirs)]);
-    memory.addOrdered(length, rank < partner);
+    memory.addTheirs(sum);
   }
   if (rank + power < size) {
     links.phase = "giving the sum";

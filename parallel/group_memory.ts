@@ -34,22 +34,12 @@ export class GroupMemory {
 
   /** `target += theirs`, as many elements as the target has. */
   addTheirs(target: Float32Array): void {
-    if (target.buffer === this.memory.buffer) return this.#add(target.byteOffset, this.theirs.byteOffset, target);
-    this.mine.set(target);
-    this.#add(this.mine.byteOffset, this.theirs.byteOffset, target);
-    target.set(this.mine.subarray(0, target.length));
-  }
-
-  /** `mine = lower + higher`, whichever of the two `mine` is: members who add the same two numbers add them in one order. */
-  addOrdered(length: number, mineIsLower: boolean): void {
-    const { mine, theirs } = this;
-    const [first, second] = mineIsLower ? [mine, theirs] : [theirs, mine];
-    this.#sum(mine.byteOffset, first.byteOffset, second.byteOffset - first.byteOffset, 2, length * 4);
-  }
-
-  /** Adds what lies at `other` to the bytes of `target`, which lies at `at`; distances between areas may be negative. */
-  #add(at: number, other: number, { byteLength }: Float32Array): void {
-    this.#sum(at, at, other - at, 2, byteLength);
+    const inPlace = target.buffer === this.memory.buffer;
+    const sum = inPlace ? target : this.mine.subarray(0, target.length);
+    if (!inPlace) sum.set(target);
+    // The distance to the other area may be negative: addresses wrap around.
+    this.#sum(sum.byteOffset, sum.byteOffset, this.theirs.byteOffset - sum.byteOffset, 2, sum.byteLength);
+    if (!inPlace) target.set(sum);
   }
 }
 
