@@ -4,8 +4,8 @@
  */
 
 import { randomBytes } from "node:crypto";
-import type { Link } from "../parallel/link.ts";
-import { meet } from "../parallel/rendezvous.ts";
+import type { Link } from "../network/link.ts";
+import { meet } from "../network/rendezvous.ts";
 
 /** What was measured of one kind of link and size of message. */
 interface Row {

@@ -5,7 +5,7 @@
  */
 
 import { MachineError, messageOf, UserError } from "../errors.ts";
-import type { Link } from "./link.ts";
+import type { Link } from "../network/link.ts";
 
 /** A call of a link that has not returned. */
 interface Wait {

@@ -10,7 +10,7 @@ import { UserError } from "../errors.ts";
 import { doubling } from "./doubling.ts";
 import { GroupMemory, scratchBytes } from "./group_memory.ts";
 import { GuardedLinks } from "./guarded_links.ts";
-import type { Link } from "./link.ts";
+import type { Link } from "../network/link.ts";
 import { type Member, ring } from "./ring.ts";
 import { binomialTree, chain, spread } from "./spread.ts";
 

@@ -1,6 +1,6 @@
 /** Links over plain TCP on loopback, for tests and benches of what goes over links. */
 
-import type { Link } from "../../parallel/link.ts";
+import type { Link } from "../../network/link.ts";
 
 /** A link over a connection, without any authentication. */
 export function tcpLink(connection: Deno.TcpConn, peer: string): Link {

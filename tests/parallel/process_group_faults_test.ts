@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { MachineError, UserError } from "../../errors.ts";
-import type { Link } from "../../parallel/link.ts";
+import type { Link } from "../../network/link.ts";
 import { ProcessGroup } from "../../parallel/process_group.ts";
 import { localMesh, startMesh } from "./loopback_mesh.ts";
 import { broughtBy, failures, type Play, together } from "./process_groups.ts";

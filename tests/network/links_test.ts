@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
 import { MachineError } from "../../errors.ts";
-import { AuthenticatedLink } from "../../parallel/authenticated_link.ts";
-import type { Link } from "../../parallel/link.ts";
+import { AuthenticatedLink } from "../../network/authenticated_link.ts";
+import type { Link } from "../../network/link.ts";
 import { handshakenPair, noise, plainPair, relayTo } from "./link_pairs.ts";
 
 /** Sends `bytes` in pieces of given lengths, and reads them in others. */

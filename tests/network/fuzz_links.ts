@@ -1,14 +1,14 @@
 /**
- * `deno run -A tests/parallel/fuzz_links.ts [COUNT]`: malformed openings and frames against a process that listens, while
+ * `deno run -A tests/network/fuzz_links.ts [COUNT]`: malformed openings and frames against a process that listens, while
  * that process and this one exchange messages over a good link. Prints what came of it; the test does a few thousand.
  */
 
-import { before, inSeconds, pause } from "../../parallel/deadline.ts";
-import { introduce } from "../../parallel/handshake.ts";
-import { connect, listen } from "../../parallel/listener.ts";
-import { joinSchema } from "../../parallel/gathering.ts";
-import { receiveMessage } from "../../parallel/messages.ts";
-import { type NamedLink, PlainLink } from "../../parallel/plain_link.ts";
+import { before, inSeconds, pause } from "../../network/deadline.ts";
+import { introduce } from "../../network/handshake.ts";
+import { connect, listen } from "../../network/listener.ts";
+import { joinSchema } from "../../network/gathering.ts";
+import { receiveMessage } from "../../network/messages.ts";
+import { type NamedLink, PlainLink } from "../../network/plain_link.ts";
 import { group, noise, secret } from "./link_pairs.ts";
 
 /** What came of it. */

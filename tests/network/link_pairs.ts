@@ -1,8 +1,8 @@
 /** Pairs of links on loopback, with something in between if wanted. */
 
-import { inSeconds } from "../../parallel/deadline.ts";
-import { connect, type LinkListener, listen, type ListenOptions } from "../../parallel/listener.ts";
-import { type NamedLink, PlainLink } from "../../parallel/plain_link.ts";
+import { inSeconds } from "../../network/deadline.ts";
+import { connect, type LinkListener, listen, type ListenOptions } from "../../network/listener.ts";
+import { type NamedLink, PlainLink } from "../../network/plain_link.ts";
 
 export const secret = new TextEncoder().encode("a secret of the tests, long enough");
 export const group = "tests";

@@ -1,9 +1,9 @@
 import assert from "node:assert/strict";
 import { encode } from "@msgpack/msgpack";
 import fc from "fast-check";
-import { invitationSchema, joinSchema, sizeMost } from "../../parallel/gathering.ts";
-import { messageBytes, receiveMessage, type Schema, sendMessage } from "../../parallel/messages.ts";
-import type { Link } from "../../parallel/link.ts";
+import { invitationSchema, joinSchema, sizeMost } from "../../network/gathering.ts";
+import { messageBytes, receiveMessage, type Schema, sendMessage } from "../../network/messages.ts";
+import type { Link } from "../../network/link.ts";
 import { plainPair } from "./link_pairs.ts";
 
 const join = { rank: 1, size: 3, machine: "m", hostname: "::1", port: 5, description: { model: "abc" } };

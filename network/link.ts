@@ -1,4 +1,7 @@
-/** parallel/link.ts, the contract between the two helpers: both commit this very file first, unchanged in its types. */
+/**
+ * What joins two processes: a stream of bytes. Collectives (`parallel/process_group.ts`) know no more of the network.
+ * @module
+ */
 
 /** A two-way stream of bytes to one peer. */
 export interface Link {

@@ -1,9 +1,9 @@
 import assert from "node:assert/strict";
-import { connect } from "../../parallel/listener.ts";
-import { inSeconds, pause } from "../../parallel/deadline.ts";
-import { introduce, protocolVersion } from "../../parallel/handshake.ts";
-import { PlainLink } from "../../parallel/plain_link.ts";
-import { readSecret } from "../../parallel/secret.ts";
+import { connect } from "../../network/listener.ts";
+import { inSeconds, pause } from "../../network/deadline.ts";
+import { introduce, protocolVersion } from "../../network/handshake.ts";
+import { PlainLink } from "../../network/plain_link.ts";
+import { readSecret } from "../../network/secret.ts";
 import { group, handshakeBytes, noise, open, openListener, relayTo, secret } from "./link_pairs.ts";
 
 const other = new TextEncoder().encode("another secret, just as long as it");

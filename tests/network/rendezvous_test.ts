@@ -1,9 +1,9 @@
 import assert from "node:assert/strict";
-import { inSeconds, pause } from "../../parallel/deadline.ts";
-import { assignRanks, disagreements } from "../../parallel/gathering.ts";
-import { connect } from "../../parallel/listener.ts";
-import { receiveMessage, sendMessage } from "../../parallel/messages.ts";
-import { meet, type MeetOptions, parseAddress } from "../../parallel/rendezvous.ts";
+import { inSeconds, pause } from "../../network/deadline.ts";
+import { assignRanks, disagreements } from "../../network/gathering.ts";
+import { connect } from "../../network/listener.ts";
+import { receiveMessage, sendMessage } from "../../network/messages.ts";
+import { meet, type MeetOptions, parseAddress } from "../../network/rendezvous.ts";
 import { group, secret } from "./link_pairs.ts";
 import type { Report } from "./meet_process.ts";
 

@@ -4,8 +4,8 @@
  */
 
 import { messageOf } from "../../errors.ts";
-import { meet, type MeetOptions } from "../../parallel/rendezvous.ts";
-import { readSecret } from "../../parallel/secret.ts";
+import { meet, type MeetOptions } from "../../network/rendezvous.ts";
+import { readSecret } from "../../network/secret.ts";
 import { noise } from "./link_pairs.ts";
 
 /** What a process says. */
