@@ -69,10 +69,10 @@ export function startRanks(tasks: readonly RankTask[], { stallTimeout, onMessage
     status.fail();
     lastCall = setTimeout(settle, leaveMilliseconds);
   };
-  /** Says whose failure it is, and in what; a stall names ranks itself, a user's mistake is nobody's. */
+  /** Says whose failure it is, and in what; a stall names ranks itself, mistakes and numbers that are not finite are nobody's. */
   const withRank = (failure: Failure, rank: number): Failure => {
     const { kind, message } = failure;
-    if (tasks.length === 1 || kind === "user" || /^Rank \d/.test(message)) return failure;
+    if (tasks.length === 1 || kind === "user" || /^(Rank \d|Training stopped)/.test(message)) return failure;
     return { ...failure, message: `Rank ${rank} failed in ${status.seen(rank)}: ${message}` };
   };
   /** What goes wrong in the coordinator ends the run like any other failure. */
