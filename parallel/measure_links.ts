@@ -37,6 +37,7 @@ export interface LinkMeasurement {
 
 /** An all-reduce by all members. */
 export interface AllReduceMeasurement {
+  /** Bytes that each member gives and gets. */
   readonly bytes: number;
   /** Median over rounds of the slowest member's time, in µs. */
   readonly microseconds: number;

@@ -53,8 +53,10 @@ Deno.test("measureLinks() measures a slow link's bandwidth and latency truly, an
   for (const { bytes, microseconds, gigabytesPerSecond } of allReduces) {
     const expected = 4 / 3 * bytes / microseconds / 1e3;
     assert.ok(Math.abs(gigabytesPerSecond / expected - 1) < 0.01);
-    assert.ok(microseconds > 5000, "the slow link is on the way of every all-reduce");
   }
+  // Around the ring 4/3 of the data go over the slow link; the small one goes by others.
+  const [small, large] = allReduces.map(({ microseconds }) => microseconds);
+  assert.ok(large > 60_000 && small < 5000, `${small} and ${large} µs`);
   const [warning, ...others] = slowLinks(links, ["a", "b", "c"]);
   assert.match(warning, /^b – c is slow: 0\.0\d+ GB\/s, .*, and latency/);
   assert.deepEqual(others, []);
