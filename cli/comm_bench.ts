@@ -13,6 +13,9 @@ import { bytesOption, numberOption, optionalNumber, type Options } from "./value
 /** Most bytes of an all-reduce. */
 const bytesMost = 2 ** 30;
 
+/** Least limit of waits, in seconds: the others wait while two measure a link, which takes a few seconds if it is slow. */
+const leastSilence = 10;
+
 /** Whom this process measures with. */
 interface Place {
   readonly nodes: number;
@@ -44,7 +47,8 @@ export async function commBenchCommand(options: Options): Promise<number> {
     });
     const first = meeting.rank === 0;
     const progress = (what: string) => first && printError(`${what}\n`);
-    const measured = await measureLinks({ ...meeting, timeoutSeconds, sizes, progress });
+    const silence = Math.max(timeoutSeconds, leastSilence);
+    const measured = await measureLinks({ ...meeting, timeoutSeconds: silence, sizes, progress });
     const names = namesOf(meeting, rendezvous);
     if (first) show(measured, names, json);
     else if (json) printJson({ rank: meeting.rank, nodes });

@@ -17,7 +17,10 @@ export interface MeasureLinksOptions {
   readonly size: number;
   /** A link to each other member, by its rank; they are closed at the end. */
   readonly links: ReadonlyMap<number, Link>;
-  /** Longest time in which a send or receive may make no headway. A link is measured in 1 s or, if it is slow, a few. */
+  /**
+   * Longest time in which a send or receive may make no headway. It must be longer than two members take to measure their
+   * link while the others wait: 1 s, or up to 3 s below 0.1 GB/s, more below 0.2 MB/s.
+   */
   readonly timeoutSeconds: number;
   /** Bytes that are all-reduced, each a multiple of 4 and the same on all members (default: 4 KiB to 64 MiB). */
   readonly sizes?: readonly number[];

@@ -10,17 +10,21 @@ interface Ended {
   readonly stderr: string;
 }
 
-/** Runs `muster comm-bench`, in an environment without a secret unless one is given. */
-async function bench(args: string[], env: Record<string, string> = {}): Promise<Ended> {
+/** Starts `muster comm-bench`, in an environment without a secret unless one is given. */
+function start(args: string[], env: Record<string, string> = {}): Deno.ChildProcess {
   const { MUSTER_SECRET: _, ...inherited } = Deno.env.toObject();
-  const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
+  return new Deno.Command(Deno.execPath(), {
     args: ["run", "-A", "--quiet", entry, "comm-bench", ...args],
     env: { ...inherited, NO_COLOR: "1", ...env },
     clearEnv: true,
     stdin: "null",
     stdout: "piped",
     stderr: "piped",
-  }).output();
+  }).spawn();
+}
+
+async function bench(args: string[], env: Record<string, string> = {}): Promise<Ended> {
+  const { code, stdout, stderr } = await start(args, env).output();
   const decode = (bytes: Uint8Array) => new TextDecoder().decode(bytes);
   return { code, stdout: decode(stdout), stderr: decode(stderr) };
 }
@@ -62,7 +66,7 @@ Deno.test("three processes of muster comm-bench meet with a secret, and rank 0 p
     const common = ["--nodes", "3", "--rendezvous", rendezvous(), ...quick];
     const ended = await Promise.all([
       bench([...common, "--node-rank", "2", "--secret-file", file]),
-      bench([...common], { MUSTER_SECRET: secret }),
+      bench([...common, "--node-rank", "1"], { MUSTER_SECRET: secret }),
       bench([...common, "--node-rank", "0", "--json"], { MUSTER_SECRET: secret }),
     ]);
     for (const { code, stderr } of ended) assert.equal(code, 0, stderr);
@@ -89,6 +93,23 @@ Deno.test("muster comm-bench refuses another secret, and names the ranks that di
   assert.match(host.stderr, /muster: 1 of 3 machines did not come to 127\.0\.0\.1:\d+ within 3 s: rank 1; there are /);
   assert.equal(member.code, 1);
   assert.match(member.stderr, /muster: (1 of 3 machines did not come|The group was not complete)/);
+});
+
+Deno.test("muster comm-bench ends with the name of a machine that is lost while it measures", async () => {
+  const sizes = Array.from({ length: 40 }, () => "16MiB").join(",");
+  const common = ["--nodes", "2", "--rendezvous", rendezvous(), "--sizes", sizes, "--json"];
+  const host = start([...common, "--node-rank", "0"]);
+  const lost = start([...common, "--node-rank", "1"]);
+  let told = "";
+  for await (const text of host.stderr.pipeThrough(new TextDecoderStream())) {
+    if (!told.includes("all-reduce 1 of") && text.includes("all-reduce 1 of")) lost.kill("SIGKILL");
+    told += text;
+  }
+  assert.equal((await lost.output()).signal, "SIGKILL");
+  assert.equal((await host.status).code, 1);
+  assert.match(told, /\nmuster: Cannot .* node 1 \(.*\n$/);
+  const { event, exitCode } = JSON.parse(await new Response(host.stdout).text());
+  assert.deepEqual([event, exitCode], ["error", 1]);
 });
 
 Deno.test("muster comm-bench tells of wrong flags, an unreachable rendezvous and machines that disagree in a sentence", async () => {
