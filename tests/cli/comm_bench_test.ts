@@ -80,9 +80,10 @@ Deno.test("three processes of muster comm-bench meet with a secret, and rank 0 p
 });
 
 Deno.test("muster comm-bench refuses another secret, and names the ranks that did not come", async () => {
-  const common = ["--nodes", "3", "--rendezvous", rendezvous(), "--timeout", "3"];
+  const common = ["--nodes", "3", "--rendezvous", rendezvous()];
   const [host, member, stranger] = await Promise.all([
-    bench([...common, "--node-rank", "0"], { MUSTER_SECRET: secret }),
+    bench([...common, "--node-rank", "0", "--timeout", "3"], { MUSTER_SECRET: secret }),
+    // It has more patience than the host, so it hears from the host what is wrong.
     bench([...common, "--node-rank", "2"], { MUSTER_SECRET: secret }),
     bench([...common, "--node-rank", "1"], { MUSTER_SECRET: "a secret of somebody else" }),
   ]);
@@ -92,7 +93,7 @@ Deno.test("muster comm-bench refuses another secret, and names the ranks that di
   assert.match(host.stderr, /Refused a connection: .* another shared secret/);
   assert.match(host.stderr, /muster: 1 of 3 machines did not come to 127\.0\.0\.1:\d+ within 3 s: rank 1; there are /);
   assert.equal(member.code, 1);
-  assert.match(member.stderr, /muster: (1 of 3 machines did not come|The group was not complete)/);
+  assert.match(member.stderr, /muster: 1 of 3 machines did not come to .*: rank 1; there are /);
 });
 
 Deno.test("muster comm-bench ends with the name of a machine that is lost while it measures", async () => {
