@@ -9,10 +9,12 @@ import type { LinkMeasurement } from "./measure_links.ts";
 const bandwidthShare = 0.5;
 /** Above so many times the usual latency, too. */
 const latencyTimes = 3;
+/** Bandwidths of a member's links that differ no more have one cause. */
+const alikeTimes = 2;
 
 /**
  * A sentence for each link that has less than half of the usual bandwidth or more than three times the usual latency.
- * Where all links of a member are slow, it is that member's, in one sentence. Nothing is slow where there is one link.
+ * Where all links of a member are slow and alike, it is that member's, in one sentence. A single link is never slow.
  *
  * Usual is the upper quartile, not the median: among three machines one bad cable makes two of three links slow.
  *
@@ -39,16 +41,20 @@ export function slowLinks(links: readonly LinkMeasurement[], names: readonly str
       parts.push(`${most.toPrecision(3)} GB/s, ${share}% of the usual ${usualBandwidth.toPrecision(3)} GB/s`);
     }
     if (least > latencyTimes * usualLatency) {
-      const times = (least / usualLatency).toPrecision(2);
+      const times = (least / usualLatency).toFixed(1);
       parts.push(`latency ${least.toFixed(0)} µs, ${times} times the usual ${usualLatency.toFixed(0)} µs`);
     }
     return parts.join(", and ");
   };
   const of = (node: number) => slow.filter(({ between }) => between.includes(node));
-  const nodes = names.map((_, node) => node).filter((node) =>
-    // Slow for one reason: what is said must hold of all links.
-    names.length > 2 && of(node).length === names.length - 1 && describe(of(node)) !== ""
-  );
+  /** True if all its links are slow, and alike: then it is one fault, not several. */
+  const isSlow = (node: number) => {
+    const own = of(node);
+    const speeds = own.map(bandwidth);
+    const alike = Math.max(...speeds) <= alikeTimes * Math.min(...speeds) && describe(own) !== "";
+    return names.length > 2 && own.length === names.length - 1 && alike;
+  };
+  const nodes = names.map((_, node) => node).filter(isSlow);
   return [
     ...nodes.map((node) => `all links of ${names[node]} are slow: at best ${describe(of(node))}`),
     ...slow.filter(({ between }) => !between.some((node) => nodes.includes(node)))

@@ -37,6 +37,14 @@ Deno.test("slowLinks() names the machine whose links are all slow, also among th
     "all links of node 2 (10.0.0.3) are slow: at best 0.200 GB/s, 20% of the usual 1.00 GB/s, and latency 500 µs, " +
     "5.0 times the usual 100 µs",
   ]);
+  const worst = { ...bad, gigabytesPerSecond: [0.01, 0.3] as [number, number] };
+  assert.deepEqual(
+    slowLinks(measured(3, { "0-2": worst, "1-2": better }), names(3)).map((text) => text.split(" is ")[0]),
+    [
+      "node 0 (10.0.0.1) – node 2 (10.0.0.3)",
+      "node 1 (10.0.0.2) – node 2 (10.0.0.3)",
+    ],
+  );
   assert.deepEqual(slowLinks(measured(5, { "0-1": bad, "1-2": bad, "1-3": bad }), names(5)).length, 3);
   assert.deepEqual(slowLinks(measured(2, { "0-1": bad }), names(2)), []);
 });
