@@ -50,6 +50,14 @@ export type { Hardware } from "./train/hardware.ts";
 export { type LayoutCheck, type Verification, verifyLayouts, type VerifyOptions } from "./train/verify.ts";
 export type { Mesh } from "./parallel/mesh.ts";
 export { type CollectiveAlgorithm, ProcessGroup, type ProcessGroupOptions } from "./parallel/process_group.ts";
+export {
+  type AllReduceMeasurement,
+  type LinkMeasurement,
+  type LinkMeasurements,
+  measureLinks,
+  type MeasureLinksOptions,
+} from "./parallel/measure_links.ts";
+export { slowLinks } from "./parallel/slow_links.ts";
 export type { Link } from "./network/link.ts";
 export type { Capabilities } from "./gpu/capabilities.ts";
 export type { Role } from "./graph/tensor.ts";

@@ -169,6 +169,28 @@ function build(run: (action: () => Promise<number>) => void): Command {
     .option("--layouts <list>", 'all that the ranks allow, or some, like "dp 2 zero 1, pp 2 gpipe" (default: all)');
   addSettings(verify, verified, { steps: 5, learningRate: 1e-3, data: "a short text of its own" })
     .action((options: Options) => run(async () => await (await import("./verify.ts")).verifyCommand(options)));
+  command(program, "comm-bench", "measure latency and bandwidth between machines, and name the slow link", [
+    "muster comm-bench",
+    "muster comm-bench --nodes 3 --rendezvous 10.0.0.1:29500 --secret-file secret   (the same on each machine)",
+    "muster comm-bench --local 4 --sizes 64KiB,16MiB --json",
+  ])
+    .option("--nodes <n>", "machines, each running this command; if left out, processes of this machine are measured")
+    .option("--rendezvous <host:port>", "where the machines meet: an address of one of them, the same for all")
+    .option(
+      "--node-rank <n>",
+      "this machine's number, given to all or none; 0 hosts the rendezvous (default: they agree)",
+    )
+    .option("--listen <address>", "interface to listen on (default: the one that leads to the rendezvous)")
+    .option("--secret-file <file>", "the secret of all machines (default: MUSTER_SECRET); on loopback none is needed")
+    .option("--local <n>", "without --nodes: processes to measure over loopback, for a first try (default: 2)")
+    .option("--sizes <list>", "bytes to all-reduce, like 4KiB,1MiB (default: 4KiB to 64MiB)")
+    .option(
+      "--timeout <s>",
+      "seconds to wait for the others to come, and (at least 10) for one that falls silent",
+      "60",
+    )
+    .option("--json", "print the result as JSON")
+    .action((options: Options) => run(async () => await (await import("./comm_bench.ts")).commBenchCommand(options)));
   command(program, "plot", "draw a run's loss curve, in the terminal and as SVG", [
     "muster plot runs/1",
     "muster plot runs/1 --svg loss.svg",

@@ -28,15 +28,17 @@ export interface SupervisorOptions {
   readonly onMessage: (message: string) => void;
 }
 
-/** The command that runs this program again. */
-function ownCommand(args: readonly string[]): Deno.Command {
+/** The command that runs this program again, with nothing to read and this process's error output. */
+export function ownCommand(
+  args: readonly string[],
+  options: Pick<Deno.CommandOptions, "env" | "stdout">,
+): Deno.Command {
   const program = Deno.build.standalone ? [] : ["run", "-A", "--quiet", Deno.mainModule];
   return new Deno.Command(Deno.execPath(), {
     args: [...program, ...args],
-    env: { [mark]: "1" },
     stdin: "null",
-    stdout: "inherit",
     stderr: "inherit",
+    ...options,
   });
 }
 
@@ -63,7 +65,7 @@ export async function supervise(options: SupervisorOptions): Promise<number> {
   let args = options.args;
   let stopping = false;
   for (let attempt = 0;; attempt++) {
-    const child = ownCommand(args).spawn();
+    const child = ownCommand(args, { env: { [mark]: "1" }, stdout: "inherit" }).spawn();
     const forward = () => {
       stopping = true;
       try {

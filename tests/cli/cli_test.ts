@@ -57,7 +57,7 @@ Deno.test("muster help, --version and every command's --help work, with an examp
   inFolder(async (folder) => {
     assert.match((await muster(folder)).stdout, /train .*\n[\s\S]*generate/);
     assert.match((await muster(folder, "--version")).stdout, /^\d+\.\d+\.\d+\n$/);
-    for (const name of ["train", "prepare", "generate", "eval", "devices", "plan", "verify", "plot"]) {
+    for (const name of ["train", "prepare", "generate", "eval", "devices", "plan", "verify", "plot", "comm-bench"]) {
       const { code, stdout } = await muster(folder, name, "--help");
       assert.equal(code, 0);
       assert.match(stdout, new RegExp(`Examples:\n  muster ${name}`));
