@@ -13,7 +13,7 @@ export type TraceCategory = "step" | "phase" | "collective" | "wait" | "sum" | "
 export interface TraceSpans {
   readonly names: readonly string[];
   readonly categories: readonly TraceCategory[];
-  /** In ms since 1970, on a clock that does not jump and that all threads of a process share. */
+  /** In ms since 1970, on a clock that does not jump; those of threads differ a little. */
   readonly begins: readonly number[];
   readonly ends: readonly number[];
 }
