@@ -23,7 +23,7 @@ export class TraceFile {
   readonly #file: Deno.FsFile;
   readonly #encoder = new TextEncoder();
   /** Time 0 of the file, in ms since 1970. */
-  readonly #origin = performance.timeOrigin + performance.now();
+  readonly #origin = Date.now();
   #separator = "[\n";
 
   /**
