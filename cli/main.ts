@@ -50,6 +50,7 @@ const unplanned: readonly SettingName[] = [
   "resume",
   "stallTimeout",
   "restarts",
+  "trace",
   "quiet",
   "verbose",
 ];

@@ -34,8 +34,9 @@ function runFolder(given: GivenSettings): string {
 }
 
 /** Shows how the model writes, and what to do next. */
-async function showSample(result: TrainResult, data: string, signal: AbortSignal): Promise<void> {
+async function showSample(result: TrainResult, given: GivenSettings, signal: AbortSignal): Promise<void> {
   const { checkpoint, run } = result;
+  const { data, trace } = completeSettings(given);
   // The script that started this knows how it was called.
   const muster = Deno.env.get("MUSTER_COMMAND") ?? "muster";
   print("\nsample\n");
@@ -45,7 +46,8 @@ async function showSample(result: TrainResult, data: string, signal: AbortSignal
       `  ${muster} generate --checkpoint ${run} --prompt "Call me"\n` +
       `  ${muster} plot ${run}\n` +
       `  ${muster} eval --checkpoint ${run} --data ${data}\n` +
-      `  ${muster} train --resume ${run} --steps ${2 * result.step}\n`,
+      `  ${muster} train --resume ${run} --steps ${2 * result.step}\n` +
+      (trace === undefined ? "" : `  open ${trace} in https://ui.perfetto.dev or chrome://tracing\n`),
   );
 }
 
@@ -74,7 +76,7 @@ async function trainHere(given: GivenSettings, json: boolean, quiet: boolean): P
   const onEvent = (event: TrainEvent) => json && event.event !== "message" ? printJson(event) : reporter(event);
   try {
     const result = await train(given, { onEvent, signal: controller.signal });
-    if (!json && !quiet && requests === 0) await showSample(result, completeSettings(given).data, controller.signal);
+    if (!json && !quiet && requests === 0) await showSample(result, given, controller.signal);
     else if (!json) print(`checkpoint ${result.checkpoint}\n`);
     return 0;
   } finally {

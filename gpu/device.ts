@@ -7,6 +7,7 @@
 
 import { MachineError } from "../errors.ts";
 import type { Capabilities } from "./capabilities.ts";
+import type { Trace } from "./trace.ts";
 
 /** WGSL to compile, with names for messages. */
 export interface ShaderSource {
@@ -28,6 +29,8 @@ const settleMilliseconds = 2000;
 export class Device {
   /** Buffers, pipelines and bind groups made so far; replay must not raise it. */
   objectsCreated = 0;
+  /** Told of transfers and waits, while there is one. */
+  trace: Trace | undefined;
   readonly #pipelines = new Map<string, GPUComputePipeline>();
   readonly #bindLayouts = new Map<number, GPUBindGroupLayout>();
   readonly #pipelineLayouts = new Map<number, GPUPipelineLayout>();
@@ -151,6 +154,12 @@ export class Device {
 
   /** Uploads `data` to `buffer` at byte `offset`; ordered before whatever is submitted next. */
   write(buffer: GPUBuffer, offset: number, data: ArrayBufferView<ArrayBufferLike>): void {
+    this.trace?.begin("copies to the device", "copy");
+    this.#write(buffer, offset, data);
+    this.trace?.end();
+  }
+
+  #write(buffer: GPUBuffer, offset: number, data: ArrayBufferView<ArrayBufferLike>): void {
     const { queue } = this.gpu;
     if (data.byteLength <= transferBytes) {
       queue.writeBuffer(buffer, offset, data as BufferSource);
@@ -176,15 +185,18 @@ export class Device {
   async readBack(buffer: GPUBuffer, offset: number, target: ArrayBufferView<ArrayBufferLike>): Promise<void> {
     const bytes = new Uint8Array(target.buffer, target.byteOffset, target.byteLength);
     const staging = bytes.byteLength <= this.#smallStaging.size ? this.#smallStaging : this.#largeStaging;
+    this.trace?.begin("copies from the device", "copy");
     for (let done = 0; done < bytes.byteLength; done += staging.size) {
       const size = Math.min(staging.size, bytes.byteLength - done);
       const encoder = this.gpu.createCommandEncoder();
       encoder.copyBufferToBuffer(buffer, offset + done, staging, 0, size);
       this.gpu.queue.submit([encoder.finish()]);
+      this.trace?.begin("waits for the device", "device");
       const mapping = staging.mapAsync(GPUMapMode.READ, 0, size);
       try {
         if (this.#synchronous) this.#leave(mapping);
         else await mapping;
+        this.trace?.end();
         bytes.set(new Uint8Array(staging.getMappedRange(0, size)), done);
         staging.unmap();
       } catch (error) {
@@ -194,12 +206,15 @@ export class Device {
         throw error;
       }
     }
+    this.trace?.end();
     this.check();
   }
 
   /** Waits until all submitted work is done. Blocks the thread. */
   drain(): void {
+    this.trace?.begin("waits for the device", "device");
     this.#leave(this.gpu.queue.onSubmittedWorkDone());
+    this.trace?.end();
   }
 
   /** Leaves a promise un-awaited whose effect is there already. */

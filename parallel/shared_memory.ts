@@ -159,7 +159,9 @@ export class Group {
   sumOwn(from: number, to: number): Float32Array {
     const sum = this.own.subarray(from, to);
     const first = this.area(0).byteOffset + from * 4;
+    this.status.trace?.begin("sums", "sum");
     this.#sum(sum.byteOffset, first, this.areaElements * 4, this.size, sum.byteLength);
+    this.status.trace?.end();
     return sum;
   }
 

@@ -4,6 +4,7 @@
  */
 
 import { MachineError } from "../errors.ts";
+import type { Trace } from "../gpu/trace.ts";
 
 const recordBytes = 512;
 /** Words of a record, in front of its texts. */
@@ -58,6 +59,8 @@ export class RunStatus {
   readonly #words: Int32Array;
   readonly #bytes: Uint8Array;
   readonly #scratch = new Uint8Array(textBytes);
+  /** Told of this thread's collectives, waits for others and sums, while there is one. */
+  trace: Trace | undefined;
 
   constructor(readonly memory: SharedArrayBuffer) {
     this.#words = new Int32Array(memory);
@@ -140,12 +143,14 @@ export class RunStatus {
     this.#setText(rank, texts.collective, collective);
     Atomics.store(this.#words, this.#word(rank, slots.inside), 1);
     this.beat(rank);
+    this.trace?.begin(collective, "collective");
   }
 
   /** Notes that it is out again. */
   leaving(rank: number): void {
     Atomics.store(this.#words, this.#word(rank, slots.inside), 0);
     this.beat(rank);
+    this.trace?.end();
   }
 
   /** What `rank` was last seen doing. */
@@ -161,12 +166,14 @@ export class RunStatus {
   waiting(rank: number, waitingFor: number): void {
     Atomics.store(this.#words, this.#word(rank, slots.since), clock());
     Atomics.store(this.#words, this.#word(rank, slots.waitingFor), waitingFor + 1);
+    this.trace?.begin(`waits for rank ${waitingFor}`, "wait");
   }
 
   /** Notes that it waits no longer. */
   goesOn(rank: number): void {
     Atomics.store(this.#words, this.#word(rank, slots.waitingFor), 0);
     this.beat(rank);
+    this.trace?.end();
   }
 
   /** The ranks that wait now, and for whom. */

@@ -63,7 +63,8 @@ export async function prepareRun(given: GivenSettings, onEvent: (event: TrainEve
       sequenceLength: saved.sequenceLength,
     };
   }
-  let settings = completeSettings(given, saved?.settings ?? {});
+  // A timeline is of the run that was asked for it: resuming it must not write over the file.
+  let settings = completeSettings(given, { ...saved?.settings, trace: undefined });
   const selections = listSelections();
   if (selections.length === 0) throw noDeviceError();
   const devices = parseDevices(settings.devices, selections);

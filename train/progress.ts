@@ -7,6 +7,7 @@ import { styleText } from "node:util";
 import { formatBytes } from "../graph/plan.ts";
 import type { TrainEvent } from "./events.ts";
 import { type CompleteSettings, flagName, settingNames } from "./settings.ts";
+import { traceSteps } from "./trace_file.ts";
 
 /** Where lines go. */
 export interface Terminal {
@@ -63,6 +64,7 @@ function header(event: Extract<TrainEvent, { event: "start" }>): string[] {
     `memory   ${formatBytes(bytes)}: ${memory}`,
     ...describeSettings(c).map((line, i) => `${i === 0 ? "config" : ""}`.padEnd(9) + line),
     `run      ${run}`,
+    ...(c.trace ? [`trace    ${c.trace}, of the first ${traceSteps} steps`] : []),
   ];
 }
 

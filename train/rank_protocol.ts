@@ -6,6 +6,7 @@
 import type { NamedTensor } from "../data/safetensors.ts";
 import { MachineError, messageOf, UserError } from "../errors.ts";
 import type { Selection } from "../gpu/select.ts";
+import type { TraceSpans } from "../gpu/trace.ts";
 import type { ModelConfiguration } from "../model/configuration.ts";
 import type { ExecutorSetup } from "../parallel/executor.ts";
 import type { Mesh } from "../parallel/mesh.ts";
@@ -85,6 +86,7 @@ export type RankMessage =
   | { readonly type: "balance"; readonly step: number; readonly shares: readonly number[] }
   | { readonly type: "evaluation"; readonly step: number; readonly loss: number }
   | { readonly type: "checkpoint"; readonly step: number }
+  | { readonly type: "trace"; readonly spans: TraceSpans }
   // Of a rank that generates: a text's first turn, and a new token of it.
   | { readonly type: "begun"; readonly text: number }
   | { readonly type: "token"; readonly text: number; readonly token: number }

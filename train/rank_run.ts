@@ -4,6 +4,7 @@
  */
 
 import type { Loader } from "../data/loader.ts";
+import type { Trace } from "../gpu/trace.ts";
 import type { SharedMemoryExecutor } from "../parallel/executor.ts";
 import type { scheduleOf } from "./launch.ts";
 import type { ModelProgram } from "./model_program.ts";
@@ -41,9 +42,16 @@ export function beat(run: Run): void {
   run.executor.alive();
 }
 
-/** Notes what this rank does from now on, for reports of stalls. */
-export function doing(run: Run, task: string): void {
-  run.executor.status.doing(run.job.rank, task);
+/** Notes what this rank does from now on, as a part of `step` if it is given, for reports of stalls and the timeline. */
+export function doing({ executor: { status }, job: { rank } }: Run, task: string, step?: number): void {
+  status.doing(rank, step === undefined ? task : `step ${step}, ${task}`);
+  status.trace?.next(step === undefined ? 0 : 1, task, "phase");
+}
+
+/** Has what this rank does recorded, or no longer. */
+export function traceWith({ executor, model }: Run, trace: Trace | undefined): void {
+  executor.status.trace = trace;
+  model.program.device.trace = trace;
 }
 
 /** Has others wait for this rank as long as for first steps, which compile and measure, or as usual. */

@@ -7,6 +7,7 @@ import { openDataset } from "../data/dataset.ts";
 import { createLoader, type Loader, validationLoader } from "../data/loader.ts";
 import { MachineError } from "../errors.ts";
 import type { Device } from "../gpu/device.ts";
+import { Trace } from "../gpu/trace.ts";
 import { describeBytes, makePlan, usableMemory } from "../graph/plan.ts";
 import { apportion, rebalance } from "../parallel/balance.ts";
 import { coordinatesOf } from "../parallel/mesh.ts";
@@ -20,8 +21,9 @@ import { firstNonFinite } from "./non_finite.ts";
 import { checkpoint } from "./rank_checkpoint.ts";
 import { withModel } from "./rank_model.ts";
 import { controlSlots, type RankJob, type RankMessage } from "./rank_protocol.ts";
-import { allow, beat, doing, type Run, shareOf, sumOverRanks } from "./rank_run.ts";
+import { allow, beat, doing, type Run, shareOf, sumOverRanks, traceWith } from "./rank_run.ts";
 import { load } from "./rank_state.ts";
+import { traceSteps } from "./trace_file.ts";
 
 /** A step this many times slower than it was when its submits were sized is timed anew: these stay under 200 ms. */
 const slowdown = 1.6;
@@ -88,7 +90,7 @@ async function trainStep(run: Run, step: number): Promise<void> {
   if (layout.total > 1) {
     const { actions, slots } = run.schedule!;
     for (const [i, { kind, microBatch, chunk }] of actions.entries()) {
-      doing(run, `step ${step}, ${kind} of micro-batch ${microBatch + 1}`);
+      doing(run, `${kind} of micro-batch ${microBatch + 1}`, step);
       faultIn(run, step, i);
       if (kind === "forward") stage(run, step, microBatch, slotIndex(layout, chunk, slots[i]));
       await model.runPart(kind, chunk, slots[i]);
@@ -98,7 +100,7 @@ async function trainStep(run: Run, step: number): Promise<void> {
   }
   const { count } = shareOf(run);
   for (let i = 0; i < count; i++) {
-    doing(run, `step ${step}, forward and backward of micro-batch ${i + 1}`);
+    doing(run, `forward and backward of micro-batch ${i + 1}`, step);
     faultIn(run, step, i);
     stage(run, step, i, 0);
     await model.runWhole(i === count - 1);
@@ -157,16 +159,19 @@ async function loop(run: Run): Promise<{ step: number; stopped: boolean }> {
   let evaluated = false;
   let step = firstStep;
   let stopped = false;
+  let trace = settings.trace === undefined ? undefined : new Trace();
+  traceWith(run, trace);
   while (step < settings.steps && !stopped) {
     step++;
     const start = performance.now();
     const inCollectives = run.executor.milliseconds;
+    trace?.next(0, `step ${step}`, "step");
     await trainStep(run, step);
     const learningRate = learningRateAt(step, settings);
-    doing(run, `step ${step}, the optimizer`);
+    doing(run, "the optimizer", step);
     const { beta1, beta2, epsilon, weightDecay, clip } = settings;
     await model.update({ learningRate, beta1, beta2, epsilon, weightDecay, clip, step });
-    doing(run, `step ${step}, reading the gradient norm and the loss`);
+    doing(run, "reading the gradient norm and the loss", step);
     const gradNorm = await model.gradientNorm();
     // Rank 0 alone decides on stopping, so that all stop at the same step.
     const asked = job.rank === 0 && Atomics.load(run.control, controlSlots.stop) !== 0 ? job.mesh.tensor : 0;
@@ -207,6 +212,8 @@ async function loop(run: Run): Promise<{ step: number; stopped: boolean }> {
     if (last || (settings.checkpointInterval > 0 && step % settings.checkpointInterval === 0)) {
       await checkpoint(run, step, sent++);
     }
+    if (trace) post({ type: "trace", spans: trace.take() });
+    if (step - firstStep === traceSteps) traceWith(run, trace = undefined);
     await model.program.device.settleNowAndThen();
   }
   return { step, stopped: stopped && step < settings.steps };
@@ -217,7 +224,7 @@ export async function trainOnRank(job: RankJob, post: (message: RankMessage) => 
   const { settings, configuration, sequenceLength, mesh, rank } = job;
   // What all ranks know alike, rank 0 tells.
   const tell = (message: RankMessage) => {
-    const own = ["opened", "ready", "done", "failing"].includes(message.type);
+    const own = ["opened", "ready", "trace", "done", "failing"].includes(message.type);
     if (own || rank === 0) post(message);
   };
   const copy = job.copies[coordinatesOf(mesh, rank).data];

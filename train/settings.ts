@@ -9,6 +9,7 @@ import { UserError } from "../errors.ts";
 import { familyNames, presets } from "../model/configuration.ts";
 import { scheduleNames } from "../parallel/schedules.ts";
 import { schedules } from "./learning_rate.ts";
+import { traceSteps } from "./trace_file.ts";
 
 /** One setting. */
 export interface Option<T> {
@@ -128,6 +129,7 @@ export const trainOptions = {
   bucketMb: number(25, { above: 0, most: 1024 }, "MB of gradients that are summed over ranks at a time"),
   stallTimeout: number(60, { above: 0 }, "seconds without a sign of life from a rank before the run is given up"),
   restarts: integer(0, 0, "times to go on from the last checkpoint after a crash"),
+  trace: optional(`file for a timeline of the first ${traceSteps} steps, for Perfetto or chrome://tracing`),
   json: flag("one JSON event per line"),
   quiet: flag("print only the end"),
   verbose: flag("print stacks with errors"),

@@ -93,7 +93,7 @@ export async function supervise(options: SupervisorOptions): Promise<number> {
     onMessage(`The training process ${describeEnd(status)}; ${kept}; starting again (${attempt + 1} of ${restarts})`);
     if (last) {
       const without = options.args.filter((arg, i, all) =>
-        !/^--(resume|init)(=|$)/.test(arg) && !/^--(resume|init)$/.test(all[i - 1] ?? "")
+        !/^--(resume|init|trace)(=|$)/.test(arg) && !/^--(resume|init|trace)$/.test(all[i - 1] ?? "")
       );
       args = [...without, "--resume", run];
     }

@@ -14,6 +14,7 @@ import { startRanks } from "./crew.ts";
 import { controlSlots, type RankMessage } from "./rank_protocol.ts";
 import { MetricsFile } from "./run_folder.ts";
 import type { GivenSettings } from "./settings.ts";
+import { TraceFile } from "./trace_file.ts";
 import { version } from "./version.ts";
 
 /** Hooks of a run. */
@@ -62,6 +63,7 @@ export async function train(given: GivenSettings, hooks: TrainHooks = {}): Promi
   const prepared = await prepareRun(given, onEvent);
   const { jobs, run } = prepared;
   const settings = { ...prepared.settings, out: run };
+  const trace = settings.trace === undefined ? undefined : new TraceFile(settings.trace);
   Deno.writeTextFileSync(`${run}/settings.json`, JSON.stringify(settings, null, 2));
   const metrics = new MetricsFile(run, jobs[0].firstStep);
   const tell = (event: TrainEvent) => {
@@ -69,7 +71,7 @@ export async function train(given: GivenSettings, hooks: TrainHooks = {}): Promi
     onEvent(event);
   };
   try {
-    return await coordinate({ ...prepared, settings }, tell, hooks.signal);
+    return await coordinate({ ...prepared, settings }, tell, trace, hooks.signal);
   } catch (error) {
     const exitCode = error instanceof UserError ? 2 : 1;
     try {
@@ -80,6 +82,7 @@ export async function train(given: GivenSettings, hooks: TrainHooks = {}): Promi
     throw withLastCheckpoint(error, run);
   } finally {
     metrics.close();
+    trace?.close();
   }
 }
 
@@ -101,6 +104,7 @@ function withLastCheckpoint(error: unknown, run: string): unknown {
 function coordinate(
   prepared: PreparedRun,
   tell: (event: TrainEvent) => void,
+  trace: TraceFile | undefined,
   signal?: AbortSignal,
 ): Promise<TrainResult> {
   const { settings, run, jobs, pick, tokenizerFiles, dataHash } = prepared;
@@ -126,11 +130,13 @@ function coordinate(
             if (ready.size < jobs.length) return;
             const all = jobs.map((_, rank) => ready.get(rank)!);
             const largest = all.reduce((a, b) => b.bytes > a.bytes ? b : a);
+            const device = [...new Set(all.map(({ device }) => device))].join(", ");
+            trace?.nameTracks(device, jobs.length);
             return tell({
               event: "start",
               config: { ...job.settings, out: run },
               run,
-              device: [...new Set(all.map(({ device }) => device))].join(", "),
+              device,
               ...(jobs.length > 1 ? { mesh: nameMesh(mesh) } : {}),
               ...(pick === undefined ? {} : { pick }),
               parameters: parameterCount(configuration),
@@ -169,6 +175,8 @@ function coordinate(
             saving.catch(crew.fail);
             return;
           }
+          case "trace":
+            return trace?.add(rank, data.spans);
           case "done":
             if (rank > 0) return;
             result = { run, step: data.step, loss, validationLoss, seconds: 0, checkpoint: "", stopped: data.stopped };

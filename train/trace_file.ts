@@ -1,0 +1,91 @@
+/**
+ * The timeline of a run's first steps, in the JSON of Chrome's trace events, which Perfetto and chrome://tracing open.
+ *
+ * It is an array, whose closing bracket both do without ("Trace Event Format", Google, 2016): of a run whose process is
+ * ended, all that was written so far can be seen.
+ * @module
+ */
+
+import { MachineError, messageOf, UserError } from "../errors.ts";
+import type { TraceSpans } from "../gpu/trace.ts";
+
+/** Steps that are traced, behind the first one of a run: the file does not grow without end. */
+export const traceSteps = 200;
+
+/** The machine; there is one. */
+const machine = 0;
+
+/** Microseconds, to the nanosecond. */
+const microseconds = (nanoseconds: number) => (nanoseconds / 1e3).toFixed(3);
+
+/** A file that is written while the run goes. A process is a machine, a thread is a rank. */
+export class TraceFile {
+  readonly #file: Deno.FsFile;
+  readonly #encoder = new TextEncoder();
+  /** Time 0 of the file, in ms since 1970. */
+  readonly #origin = Date.now();
+  #separator = "[\n";
+
+  /**
+   * Makes the file, or empties it.
+   *
+   * @throws UserError if it cannot be written
+   */
+  constructor(readonly path: string) {
+    try {
+      this.#file = Deno.openSync(path, { write: true, create: true, truncate: true });
+    } catch (error) {
+      throw new UserError(`Cannot write the timeline ${path} (${messageOf(error)}): choose another file with --trace`);
+    }
+  }
+
+  #write(text: string): void {
+    const bytes = this.#encoder.encode(text);
+    try {
+      for (let done = 0; done < bytes.length;) done += this.#file.writeSync(bytes.subarray(done));
+    } catch (error) {
+      throw new MachineError(`Cannot write the timeline ${this.path} (${messageOf(error)})`);
+    }
+  }
+
+  #events(events: readonly string[]): void {
+    if (events.length === 0) return;
+    this.#write(this.#separator + events.join(",\n"));
+    this.#separator = ",\n";
+  }
+
+  /** Names the tracks: the machine by its devices, and one for each rank, in order. */
+  nameTracks(devices: string, ranks: number): void {
+    const metadata = (name: string, tid: number, args: Record<string, unknown>) =>
+      JSON.stringify({ ph: "M", name, pid: machine, tid, args });
+    this.#events([
+      metadata("process_name", 0, { name: `machine ${machine}: ${devices}` }),
+      ...Array.from({ length: ranks }, (_, rank) => [
+        metadata("thread_name", rank, { name: `rank ${rank}` }),
+        metadata("thread_sort_index", rank, { sort_index: rank }),
+      ]).flat(),
+    ]);
+  }
+
+  /** Adds what a rank did. */
+  add(rank: number, { names, categories, begins, ends }: TraceSpans): void {
+    // Whole nanoseconds, so that spans that end together do so in the file.
+    const time = (milliseconds: number) => Math.round((milliseconds - this.#origin) * 1e6);
+    this.#events(names.map((name, i) => {
+      const begin = time(begins[i]);
+      const [ts, dur] = [begin, time(ends[i]) - begin].map(microseconds);
+      const [shown, category] = [name, categories[i]].map((text) => JSON.stringify(text));
+      return `{"ph":"X","name":${shown},"cat":${category},"ts":${ts},"dur":${dur},"pid":${machine},"tid":${rank}}`;
+    }));
+  }
+
+  /** Ends the array and closes the file, however the run ended. */
+  close(): void {
+    try {
+      this.#write(this.#separator === "[\n" ? "[]\n" : "\n]\n");
+    } catch {
+      // A full disk has been told of already, or is no reason to fail now: the bracket is not needed.
+    }
+    this.#file.close();
+  }
+}
