@@ -124,10 +124,10 @@ async function failNonFinite(run: Run, step: number, loss: number, gradNorm: num
     const orders = run.executor.sumNumbers("the comparison of what was found", told);
     // What others found may only have come from there.
     if (orders.indexOf(Math.min(...orders)) !== rank) throw new StoppedError("Another rank tells");
-    where = found?.text ??
-      (Number.isFinite(loss) && gradNorm === Infinity
-        ? "the gradients are finite, the sum of their squares is not"
-        : "run again, the step gave finite numbers: the device may be faulty");
+    if (found) where = world > 1 ? `on rank ${rank} ${found.text}` : found.text;
+    else if (Number.isFinite(loss) && gradNorm === Infinity) {
+      where = "the gradients are finite, the sum of their squares is not";
+    } else where = "run again, the step gave finite numbers: the device may be faulty";
   }
   throw new MachineError(
     `Training stopped at step ${step}: ${what}; ${where}. The weights were left as they were before the step: ` +
