@@ -19,7 +19,7 @@ import { MachineError } from "../errors.ts";
 import type { NamedLink } from "./plain_link.ts";
 
 /** Most bytes of a frame. */
-export const frameBytes = 1 << 20;
+const frameBytes = 1 << 20;
 /** Frames of up to as many bytes are sent with their header in one piece. */
 const joinedBytes = 1 << 14;
 const tagBytes = 16;

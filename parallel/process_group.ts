@@ -45,7 +45,7 @@ const kinds = ["all-reduce", "reduce-scatter", "all-gather", "broadcast", "barri
  * at 64 KiB and 0.8 at 512 KiB among 4 members, and the two are equal at 1 MiB. Where a message's latency is L and the
  * bandwidth B they are equal near 8 L B among 4 or 8 members, later among more.
  */
-export const defaultDoublingBytes = 512 * 1024;
+const defaultDoublingBytes = 512 * 1024;
 /** Up to so many bytes are broadcast down a binomial tree, more along a chain. */
 const treeBytes = 64 * 1024;
 

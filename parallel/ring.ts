@@ -14,7 +14,7 @@ import { bytesOf, type GroupMemory, sliceBytes } from "./group_memory.ts";
 import { greetingBytes, type GuardedLinks } from "./guarded_links.ts";
 
 /** Most bytes of a write: beyond 1 MiB they gain nothing (measured on loopback), and waits should be short. */
-export const writeBytes = 1 << 20;
+const writeBytes = 1 << 20;
 
 /** A member's place and means. */
 export interface Member {

@@ -6,19 +6,9 @@ import { prepare } from "../../data/prepare.ts";
 import { gpt2Tokenizer, loadTokenizer } from "../../data/tokenizer.ts";
 import { catalogue, fetchDataset } from "../../data/catalogue.ts";
 import { MachineError, UserError } from "../../errors.ts";
+import { withFolder } from "../folder.ts";
 
-async function inFolder(body: (folder: string) => Promise<void>): Promise<void> {
-  const folder = Deno.makeTempDirSync();
-  const before = Deno.env.get("MUSTER_CACHE");
-  Deno.env.set("MUSTER_CACHE", `${folder}/cache`);
-  try {
-    await body(folder);
-  } finally {
-    if (before === undefined) Deno.env.delete("MUSTER_CACHE");
-    else Deno.env.set("MUSTER_CACHE", before);
-    Deno.removeSync(folder, { recursive: true });
-  }
-}
+const inFolder = (body: (folder: string) => Promise<void>) => withFolder({}, body);
 
 function readAll(folder: string): { train: number[]; validation: number[] } {
   const data = openDataset(folder);

@@ -5,6 +5,7 @@ import { openCheckpoint } from "../../train/checkpoint.ts";
 import type { TrainEvent } from "../../train/events.ts";
 import { readMetrics } from "../../train/run_folder.ts";
 import { train as trainHere } from "../../train/trainer.ts";
+import { withFolder } from "../folder.ts";
 
 const entry = new URL("../../cli.ts", import.meta.url).pathname;
 const stallSeconds = 5;
@@ -281,27 +282,20 @@ Deno.test("verify tells of a layout in which a rank hangs, and ends", () =>
   }));
 
 Deno.test("a fault of the coordinator itself ends the ranks too, and is what is thrown", () =>
-  inFolder(async (folder) => {
-    const before = Deno.env.get("MUSTER_CACHE");
-    Deno.env.set("MUSTER_CACHE", `${folder}/cache`);
+  withFolder({ "text.txt": text }, async (folder) => {
     const start = performance.now();
     const given = { data: `${folder}/text.txt`, layers: 1, heads: 2, width: 32, sequenceLength: 16, batchSize: 4 };
-    try {
-      const steps: number[] = [];
-      const onEvent = (event: TrainEvent) => {
-        if (event.event === "step") steps.push(event.step);
-        if (event.event === "step" && event.step === 2) throw new Error("the listener failed");
-      };
-      await assert.rejects(
-        trainHere({ ...given, devices: "0,0", steps: 10_000, out: `${folder}/run` }, { onEvent }),
-        /^Error: the listener failed; no checkpoint was saved yet$/,
-      );
-      assert.deepEqual(steps, [1, 2]);
-      assert.ok(performance.now() - start < 60_000);
-    } finally {
-      if (before === undefined) Deno.env.delete("MUSTER_CACHE");
-      else Deno.env.set("MUSTER_CACHE", before);
-    }
+    const steps: number[] = [];
+    const onEvent = (event: TrainEvent) => {
+      if (event.event === "step") steps.push(event.step);
+      if (event.event === "step" && event.step === 2) throw new Error("the listener failed");
+    };
+    await assert.rejects(
+      trainHere({ ...given, devices: "0,0", steps: 10_000, out: `${folder}/run` }, { onEvent }),
+      /^Error: the listener failed; no checkpoint was saved yet$/,
+    );
+    assert.deepEqual(steps, [1, 2]);
+    assert.ok(performance.now() - start < 60_000);
   }));
 
 Deno.test({

@@ -5,6 +5,7 @@ import { openSafetensors } from "../../data/safetensors.ts";
 import type { TrainEvent } from "../../train/events.ts";
 import type { GivenSettings } from "../../train/settings.ts";
 import { train } from "../../train/trainer.ts";
+import { withFolder } from "../folder.ts";
 
 const text = Array.from(
   { length: 400 },
@@ -92,19 +93,7 @@ const layouts: [string, string, Layout][] = [
   ["dp 2, pp 2, tp 2", "Llama", { ranks: 8, pp: 2, tp: 2, microBatches: 2, pipelineSchedule: "zero-bubble" }],
 ];
 
-async function inFolder(body: (folder: string) => Promise<void>): Promise<void> {
-  const folder = Deno.makeTempDirSync();
-  const before = Deno.env.get("MUSTER_CACHE");
-  Deno.env.set("MUSTER_CACHE", `${folder}/cache`);
-  Deno.writeTextFileSync(`${folder}/text.txt`, text);
-  try {
-    await body(folder);
-  } finally {
-    if (before === undefined) Deno.env.delete("MUSTER_CACHE");
-    else Deno.env.set("MUSTER_CACHE", before);
-    Deno.removeSync(folder, { recursive: true });
-  }
-}
+const inFolder = (body: (folder: string) => Promise<void>) => withFolder({ "text.txt": text }, body);
 
 interface Trained {
   readonly losses: number[];

@@ -17,6 +17,7 @@ import { settleModel } from "../../train/run_model.ts";
 import { completeSettings, type GivenSettings } from "../../train/settings.ts";
 import { train } from "../../train/trainer.ts";
 import { isCollective } from "../../graph/collective.ts";
+import { withFolder } from "../folder.ts";
 
 const small: GivenSettings = { family: "gpt2", layers: 4, heads: 4, width: 64, sequenceLength: 16, batchSize: 12 };
 
@@ -34,19 +35,9 @@ async function startOf(folder: string, given: GivenSettings): Promise<Extract<Tr
   return start!;
 }
 
-async function inFolder(body: (folder: string) => Promise<void>): Promise<void> {
-  const folder = Deno.makeTempDirSync();
-  const before = Deno.env.get("MUSTER_CACHE");
-  Deno.env.set("MUSTER_CACHE", `${folder}/cache`);
-  Deno.writeTextFileSync(`${folder}/text.txt`, "the whale swam north, and then it swam south again\n".repeat(200));
-  try {
-    await body(folder);
-  } finally {
-    if (before === undefined) Deno.env.delete("MUSTER_CACHE");
-    else Deno.env.set("MUSTER_CACHE", before);
-    Deno.removeSync(folder, { recursive: true });
-  }
-}
+const text = "the whale swam north, and then it swam south again\n".repeat(200);
+
+const inFolder = (body: (folder: string) => Promise<void>) => withFolder({ "text.txt": text }, body);
 
 Deno.test("predicted bytes are those that the ranks allocate, role by role", () =>
   inFolder(async (folder) => {

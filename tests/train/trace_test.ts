@@ -4,6 +4,7 @@ import type { TrainEvent } from "../../train/events.ts";
 import type { GivenSettings } from "../../train/settings.ts";
 import { traceSteps } from "../../train/trace_file.ts";
 import { train } from "../../train/trainer.ts";
+import { withFolder } from "../folder.ts";
 
 const text = Array.from({ length: 300 }, (_, i) => `${i}. the whale swam for ${i % 7} days\n`).join("");
 
@@ -25,28 +26,20 @@ interface Node extends Span {
   readonly children: Node[];
 }
 
-async function inFolder(body: (folder: string, small: GivenSettings) => Promise<void>): Promise<void> {
-  const folder = Deno.makeTempDirSync();
-  Deno.env.set("MUSTER_CACHE", `${folder}/cache`);
-  Deno.writeTextFileSync(`${folder}/text.txt`, text);
-  const small: GivenSettings = {
-    data: `${folder}/text.txt`,
-    layers: 2,
-    heads: 2,
-    width: 32,
-    sequenceLength: 16,
-    batchSize: 4,
-    steps: 4,
-    evalInterval: 2,
-    evalBatches: 1,
-    checkpointInterval: 0,
-  };
-  try {
-    await body(folder, small);
-  } finally {
-    Deno.env.delete("MUSTER_CACHE");
-    Deno.removeSync(folder, { recursive: true });
-  }
+function inFolder(body: (folder: string, small: GivenSettings) => Promise<void>): Promise<void> {
+  return withFolder({ "text.txt": text }, (folder) =>
+    body(folder, {
+      data: `${folder}/text.txt`,
+      layers: 2,
+      heads: 2,
+      width: 32,
+      sequenceLength: 16,
+      batchSize: 4,
+      steps: 4,
+      evalInterval: 2,
+      evalBatches: 1,
+      checkpointInterval: 0,
+    }));
 }
 
 async function collect(settings: GivenSettings, onEvent: (event: TrainEvent) => void = () => {}) {

@@ -8,38 +8,29 @@ import { generate } from "../../train/generate.ts";
 import { sampleToken } from "../../train/sampling.ts";
 import type { GivenSettings } from "../../train/settings.ts";
 import { train } from "../../train/trainer.ts";
+import { withFolder } from "../folder.ts";
 
 const text = Array.from(
   { length: 400 },
   (_, i) => `${i}. the whale swam ${["north", "south", "east"][i % 3]} for ${i % 7} days\n`,
 ).join("");
 
-async function inFolder(body: (folder: string, small: GivenSettings) => Promise<void>): Promise<void> {
-  const folder = Deno.makeTempDirSync();
-  const before = Deno.env.get("MUSTER_CACHE");
-  Deno.env.set("MUSTER_CACHE", `${folder}/cache`);
-  Deno.writeTextFileSync(`${folder}/text.txt`, text);
-  const small: GivenSettings = {
-    data: `${folder}/text.txt`,
-    family: "gpt2",
-    layers: 1,
-    heads: 2,
-    width: 32,
-    sequenceLength: 16,
-    batchSize: 4,
-    steps: 6,
-    evalInterval: 3,
-    evalBatches: 2,
-    lrSchedule: "constant",
-    warmupSteps: 0,
-  };
-  try {
-    await body(folder, small);
-  } finally {
-    if (before === undefined) Deno.env.delete("MUSTER_CACHE");
-    else Deno.env.set("MUSTER_CACHE", before);
-    Deno.removeSync(folder, { recursive: true });
-  }
+function inFolder(body: (folder: string, small: GivenSettings) => Promise<void>): Promise<void> {
+  return withFolder({ "text.txt": text }, (folder) =>
+    body(folder, {
+      data: `${folder}/text.txt`,
+      family: "gpt2",
+      layers: 1,
+      heads: 2,
+      width: 32,
+      sequenceLength: 16,
+      batchSize: 4,
+      steps: 6,
+      evalInterval: 3,
+      evalBatches: 2,
+      lrSchedule: "constant",
+      warmupSteps: 0,
+    }));
 }
 
 async function collect(settings: GivenSettings, signal?: AbortSignal) {
