@@ -15,7 +15,9 @@ export function apportion(total: number, weights: readonly number[], least = 1):
   const all = due.reduce((a, b) => a + b, 0);
   const exact = due.map((part) => all > 0 ? spare * part / all : spare / weights.length);
   const parts = exact.map(Math.floor);
-  const order = exact.map((part, i) => [part - parts[i], i]).sort((a, b) => b[0] - a[0] || a[1] - b[1]);
+  // Weights that differ by less than rounding shows are still told apart: the heavier one is never given less.
+  const order = exact.map((part, i) => [part - parts[i], i])
+    .sort((a, b) => b[0] - a[0] || weights[b[1]] - weights[a[1]] || a[1] - b[1]);
   const left = spare - parts.reduce((a, b) => a + b, 0);
   for (const [, i] of order.slice(0, left)) parts[i]++;
   return parts.map((part) => part + least);

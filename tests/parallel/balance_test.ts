@@ -7,6 +7,7 @@ Deno.test("apportion() gives whole parts that add up, near their due, in the ord
   assert.deepEqual(apportion(12, [3, 1]), [9, 3]);
   assert.deepEqual(apportion(10, [1, 1, 1, 1]), [3, 3, 2, 2]);
   assert.deepEqual(apportion(4, [100, 1, 1]), [2, 1, 1]);
+  assert.deepEqual(apportion(9, [0.01, 0.010000000000000002]), [4, 5]);
   const weights = fc.array(fc.double({ min: 0.01, max: 100, noNaN: true }), { minLength: 1, maxLength: 8 });
   fc.assert(fc.property(weights, fc.integer({ min: 8, max: 500 }), (weights, total) => {
     const parts = apportion(total, weights);
