@@ -1,8 +1,9 @@
 /** The shared-memory all-reduce alone, without devices: two threads, against a plain copy of the same bytes. */
 
-import { createGroup, Group, type GroupSetup } from "../parallel/shared_memory.ts";
+import { createGroup, type GroupSetup } from "../parallel/group_setup.ts";
+import { Group } from "../parallel/shared_memory.ts";
 import { createStatusMemory, RunStatus } from "../parallel/status.ts";
-import { finishSum } from "../parallel/executor.ts";
+import { finishSum } from "../parallel/summands.ts";
 
 /** Plain data for the other thread. */
 interface Setup {
@@ -37,7 +38,7 @@ function play({ group: setup, status, elements, rounds }: Setup, rank: number): 
     group.sumNumbers([0]);
     group.next();
     let start = performance.now();
-    finishSum(group, elements, (part, from) => target.set(part, from));
+    finishSum(group, elements, (sum) => target.set(sum));
     times.reduce.push(performance.now() - start);
     if (target[elements - 1] !== 3) throw new Error(`The sum is ${target[elements - 1]} instead of 3`);
     group.sumNumbers([0]);

@@ -11,6 +11,8 @@ import type { TensorMemory } from "./tensor_memory.ts";
 export interface CollectiveExecutor {
   /** Carries one out; the part that may be deferred is returned. */
   execute(op: Op<CollectiveAttributes>, memory: TensorMemory): Promise<void | (() => Promise<void>)>;
+  /** Called at the end of a segment: what is still under way by then is finished. */
+  settle?(): Promise<void>;
   /** The host memory `name`, which has `elements` at least. */
   hostMemory(name: string, elements: number): Float32Array;
   /** Told whenever the device has come further; throws if the run is to end. */

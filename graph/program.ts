@@ -175,6 +175,7 @@ export class Program extends TensorMemory {
       if (rest) deferred.push(rest);
     }
     for (const finish of deferred) await finish();
+    await this.executor?.settle?.();
   }
 
   #submitStretch({ pieces, ends }: PieceStretch): void {
@@ -199,6 +200,7 @@ export class Program extends TensorMemory {
     if (!rest) return undefined;
     if (op.attributes.deferred) return rest;
     await rest();
+    await this.executor.settle?.();
     return undefined;
   }
 
@@ -270,6 +272,7 @@ export class Program extends TensorMemory {
       }
       if (!collective || (collective.attributes.last && !last)) continue;
       await (await this.#execute(collective))?.();
+      await this.executor?.settle?.();
       await after(collective as Op);
     }
   }

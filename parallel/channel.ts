@@ -3,7 +3,8 @@
  * @module
  */
 
-import { allocator, awaitCounter, type WaitLimit } from "./shared_memory.ts";
+import { allocator } from "./group_setup.ts";
+import { awaitCounter, type WaitLimit } from "./shared_memory.ts";
 import type { RunStatus } from "./status.ts";
 
 /** Plain data from which both ends are made. */

@@ -9,8 +9,18 @@ import type { CollectiveExecutor } from "../graph/executor.ts";
 import { elementCount, type Tensor } from "../graph/tensor.ts";
 import type { TensorMemory } from "../graph/tensor_memory.ts";
 import { Channel, type ChannelSetup } from "./channel.ts";
-import { Group, type GroupSetup, type WaitLimit } from "./shared_memory.ts";
+import type { GroupSetup } from "./group_setup.ts";
+import { Group, type WaitLimit } from "./shared_memory.ts";
+import { allReduceParts, reduceScatterParts, sumHere, type Summand, takeSum } from "./summands.ts";
 import { RunStatus } from "./status.ts";
+
+/** A sum that the network is making. */
+interface SumUnderWay {
+  readonly group: Group;
+  readonly exchange: number;
+  readonly asked: number;
+  readonly summand: Summand;
+}
 
 /** Plain data from which a rank makes its executor. */
 export interface ExecutorSetup {
@@ -29,6 +39,9 @@ export class SharedMemoryExecutor implements CollectiveExecutor {
   readonly #channels: ReadonlyMap<string, Channel>;
   readonly #hostMemories: Map<string, Float32Array>;
   readonly #names = new Map<Op<CollectiveAttributes>, string>();
+  readonly #summands = new Map<Op<CollectiveAttributes>, readonly Summand[]>();
+  /** The oldest first. */
+  readonly #underWay: SumUnderWay[] = [];
   /** Time spent in collectives, copies included, in ms. */
   milliseconds = 0;
 
@@ -81,13 +94,38 @@ export class SharedMemoryExecutor implements CollectiveExecutor {
     return rest && (() => this.#timed(known, rest));
   }
 
-  /** The sums of numbers over all ranks; `what` names them in reports. */
-  sumNumbers(what: string, values: readonly number[]): number[] {
+  /** The sums of numbers over all ranks of all machines; `what` names them in reports. */
+  sumNumbers(what: string, values: readonly number[], group = "run"): number[] {
     const { status, setup: { rank } } = this;
+    const began = performance.now();
     status.entering(rank, what);
-    const sums = this.group("world").sumNumbers(values);
+    const sums = this.group(group).sumNumbers(values);
     status.leaving(rank);
+    this.milliseconds += performance.now() - began;
     return sums;
+  }
+
+  /** Waits until all ranks of this machine have come here; `what` names it in reports. */
+  meet(what: string): void {
+    this.sumNumbers(what, [0], "world");
+  }
+
+  /** Finishes what the network still has to do. */
+  async settle(): Promise<void> {
+    if (this.#underWay.length === 0) return;
+    await this.#timed("the sums over all machines", () => Promise.resolve(this.#takeSums(() => true)));
+  }
+
+  /** Takes sums over machines, in order: those that are there, and those that must be. */
+  #takeSums(must: (sum: SumUnderWay) => boolean): void {
+    const [...all] = this.#underWay;
+    for (const sum of all) {
+      const { group, exchange, asked, summand } = sum;
+      if (must(sum)) group.awaitMachines(asked);
+      else if (!group.isThere(asked)) return;
+      this.#underWay.shift();
+      takeSum(group, exchange, summand);
+    }
   }
 
   /** A sign of life; ends this rank if another has failed. */
@@ -107,9 +145,10 @@ export class SharedMemoryExecutor implements CollectiveExecutor {
   }
 
   async #begin(
-    { attributes, inputs: [x], outputs: [y] }: Op<CollectiveAttributes>,
+    op: Op<CollectiveAttributes>,
     memory: TensorMemory,
   ): Promise<void | (() => Promise<void>)> {
+    const { attributes, inputs: [x], outputs: [y] } = op;
     const { kind, start = 0 } = attributes;
     if (kind === "send") {
       const channel = this.#channel(attributes.group);
@@ -130,80 +169,42 @@ export class SharedMemoryExecutor implements CollectiveExecutor {
     }
     const group = this.group(attributes.group);
     const length = attributes.length ?? elementCount(x) - start;
-    if (kind === "allReduce") {
-      if (group.size === 1) return;
-      if (length > group.areaElements) return await allReduceInPieces(group, memory, x, start, length);
-      await bring(group, memory, x, start, length);
-      return () => Promise.resolve(finishAllReduce(group, memory, x, start, length));
-    }
+    const known = this.#summands.get(op);
+    if (known) return await this.#sum(group, known);
+    const sum = (summands: readonly Summand[]) => {
+      this.#summands.set(op, summands);
+      return this.#sum(group, summands);
+    };
+    if (kind === "allReduce" && group.size === 1 && !group.setup.machines) return;
+    if (kind === "allReduce") return await sum(allReduceParts(group, memory, x, start, length));
     const share = elementCount(kind === "allGather" ? y : x) / group.size;
     // Where this rank's part is: in the whole tensor, or in one of its own.
     const part = { start: attributes.inPlace ? group.index * share : 0, length: share };
     if (kind === "allGather") return await allGather(group, memory, x, y, part);
-    if (elementCount(x) > group.areaElements) return await reduceScatterInPieces(group, memory, x, y, part);
-    await bring(group, memory, x, 0, elementCount(x));
-    return () => Promise.resolve(finishReduceScatter(group, memory, y, part));
+    return await sum(reduceScatterParts(group, memory, x, y, part));
   }
-}
 
-/** The sum of what all members brought to their areas: `take` is given each slice and where it begins. */
-export function finishSum(group: Group, length: number, take: (slice: Float32Array, start: number) => void): void {
-  group.meet();
-  group.sumOwn(...group.slice(group.index, length));
-  group.meet();
-  for (let i = 0; i < group.size; i++) {
-    const [from, to] = group.slice(i, length);
-    if (from < to) take(group.area(i).subarray(from, to), from);
-  }
-}
-
-async function bring(group: Group, memory: TensorMemory, x: Tensor, start: number, length: number): Promise<void> {
-  group.next();
-  await memory.readInto(x, group.own.subarray(0, length), start);
-}
-
-function finishAllReduce(group: Group, memory: TensorMemory, x: Tensor, start: number, length: number): void {
-  finishSum(group, length, (slice, from) => memory.write(x, slice, start + from));
-}
-
-async function allReduceInPieces(
-  group: Group,
-  memory: TensorMemory,
-  x: Tensor,
-  start: number,
-  length: number,
-): Promise<void> {
-  for (let done = 0; done < length; done += group.areaElements) {
-    const count = Math.min(group.areaElements, length - done);
-    await bring(group, memory, x, start + done, count);
-    finishAllReduce(group, memory, x, start + done, count);
-  }
-}
-
-/** Every member brings all; member i keeps the i-th of equal parts of the sum, at `part` of `y`. */
-function finishReduceScatter(group: Group, memory: TensorMemory, y: Tensor, part: Run): void {
-  group.meet();
-  const from = group.index * part.length;
-  // The own area's own part is read by nobody else.
-  memory.write(y, group.sumOwn(from, from + part.length), part.start);
-}
-
-async function reduceScatterInPieces(
-  group: Group,
-  memory: TensorMemory,
-  x: Tensor,
-  y: Tensor,
-  part: Run,
-): Promise<void> {
-  const most = Math.floor(group.areaElements / group.size / 64) * 64;
-  for (let done = 0; done < part.length; done += most) {
-    const count = Math.min(most, part.length - done);
-    group.next();
-    for (let i = 0; i < group.size; i++) {
-      await memory.readInto(x, group.own.subarray(i * count, (i + 1) * count), i * part.length + done);
+  /** Exchanges what does not fit an area piece by piece; the last exchange is begun, and returned. */
+  async #sum(group: Group, summands: readonly Summand[]): Promise<void | (() => Promise<void>)> {
+    for (const [i, summand] of summands.entries()) {
+      const exchange = group.next();
+      // All members must have taken what was in an area before somebody brings something there.
+      const least = exchange - (group.setup.turns - 1);
+      this.#takeSums((sum) => sum.group === group && sum.exchange <= least);
+      await summand.bring(group.own);
+      const finish = () => Promise.resolve(this.#finishSum(group, exchange, summand));
+      if (i === summands.length - 1) return finish;
+      await finish();
     }
-    group.meet();
-    memory.write(y, group.sumOwn(group.index * count, (group.index + 1) * count), part.start + done);
+  }
+
+  /** The sum over this machine's members; over machines it is only asked for. */
+  #finishSum(group: Group, exchange: number, summand: Summand): void {
+    sumHere(group, exchange, summand);
+    if (!group.setup.machines) return takeSum(group, exchange, summand);
+    if (summand.ownOnly) group.meet();
+    this.#underWay.push({ group, exchange, asked: group.askMachines(exchange, summand.length), summand });
+    this.#takeSums(() => false);
   }
 }
 
@@ -211,7 +212,8 @@ async function reduceScatterInPieces(
 async function allGather(group: Group, memory: TensorMemory, x: Tensor, y: Tensor, part: Run): Promise<void> {
   for (let done = 0; done < part.length; done += group.areaElements) {
     const count = Math.min(group.areaElements, part.length - done);
-    await bring(group, memory, x, part.start + done, count);
+    group.next();
+    await memory.readInto(x, group.own.subarray(0, count), part.start + done);
     group.meet();
     for (let i = 0; i < group.size; i++) {
       if (x === y && i === group.index) continue;

@@ -130,6 +130,7 @@ export function groupsOf(mesh: Mesh, rank: number, keyValueHeads: number): Map<s
   const range = (count: number) => Array.from({ length: count }, (_, i) => i);
   const groups = new Map<string, number[]>([
     ["world", range(worldSize(mesh))],
+    ["run", range(worldSize(mesh))],
     ["tensor", range(mesh.tensor).map((tensor) => rankAt(mesh, { ...own, tensor }))],
     ["data", range(mesh.data).map((data) => rankAt(mesh, { ...own, data }))],
     ["tied", [...new Set([0, mesh.pipeline - 1])].map((pipeline) => rankAt(mesh, { ...own, pipeline }))],

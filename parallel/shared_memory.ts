@@ -1,59 +1,23 @@
 /**
  * Groups of ranks of one process, which exchange numbers through shared memory.
  *
- * A group has two areas for each member, used in turn. What a member brings goes into its own area; a counter tells the
- * others; each sums its slice over all areas, in the order of members, so that all see the same bits; a second counter
- * tells that the slices are there. No area is written again before all have gone on: they have then counted further.
+ * A group has several areas for each member, used in turn. What a member brings goes into its own area; a counter tells the
+ * others; each sums its slice over all areas, in the order of members, so that all see the same bits, into the first
+ * member's area; a second counter tells that the slices are there. No area is written again before all have gone on: they
+ * have then counted further.
+ *
+ * Where other machines take part, the first member then asks the network's thread for the sum over all machines, which is
+ * made in place (`machine_sums.ts`). Several such sums may be under way.
  * @module
  */
 
-import { describeWait, type RunStatus, stallError } from "./status.ts";
+import { areaOf, counterWords, type GroupSetup, type MachinePlace, machineWords } from "./group_setup.ts";
+import { ask, doneWord } from "./machine_sums.ts";
+import { describeWait, networkRank, type RunStatus, stallError } from "./status.ts";
 import { type SumAreas, sumAreas } from "./sum_areas.ts";
 
-/** Plain data from which a member makes its `Group`. */
-export interface GroupSetup {
-  readonly members: readonly number[];
-  readonly memory: WebAssembly.Memory;
-  /** f32 elements that fit an area. */
-  readonly areaElements: number;
-}
-
-/** Counters lie in cache lines of their own. */
-const counterWords = 16;
 /** Waits look up this often, in ms, whether the run has failed. */
 const lookMilliseconds = 200;
-
-/** Gives zeroed memory of so many bytes: shared, or of the kind that sums are made in. */
-export interface Allocator {
-  readonly shared: (bytes: number) => SharedArrayBuffer;
-  readonly summed: (bytes: number) => WebAssembly.Memory;
-}
-
-const pageBytes = 65536;
-/** What 32-bit WebAssembly can address. */
-const mostSummedBytes = 65535 * pageBytes;
-
-/** Real memory. */
-export const allocator: Allocator = {
-  shared: (bytes) => new SharedArrayBuffer(bytes),
-  summed(bytes) {
-    const pages = Math.ceil(bytes / pageBytes);
-    return new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true });
-  },
-};
-
-/** Bytes of a group's memory, for each of its members. */
-export function groupBytesPerMember({ areaElements }: Pick<GroupSetup, "areaElements">): number {
-  return counterWords * 4 + 2 * areaElements * 4;
-}
-
-/** Memory for a group. Areas may be smaller than asked for: what does not fit goes in pieces. */
-export function createGroup(members: readonly number[], areaElements: number, { summed } = allocator): GroupSetup {
-  const most = Math.floor((mostSummedBytes / members.length - counterWords * 4) / 8 / 64) * 64;
-  const elements = Math.min(most, Math.ceil(areaElements / 64) * 64);
-  const memory = summed(members.length * groupBytesPerMember({ areaElements: elements }));
-  return { members, memory, areaElements: elements };
-}
 
 /**
  * Waits until the counter `words[index]`, which `other` moves, has reached `value`. `StoppedError` when the run has failed,
@@ -99,7 +63,9 @@ export class Group {
   readonly #areas: readonly (readonly Float32Array[])[];
   readonly #sum: SumAreas;
   #arrived = 0;
-  #turn = 0;
+  #asked = 0;
+  /** Areas taken so far. */
+  #taken = 0;
 
   constructor(
     readonly setup: GroupSetup,
@@ -107,33 +73,33 @@ export class Group {
     readonly status: RunStatus,
     readonly limit: WaitLimit,
   ) {
-    const { members, memory, areaElements } = setup;
+    const { members, memory, areaElements, turns } = setup;
     this.size = members.length;
     this.index = members.indexOf(rank);
     this.areaElements = areaElements;
-    this.#counters = new Int32Array(memory.buffer, 0, this.size * counterWords);
+    this.#counters = new Int32Array(memory.buffer, 0, this.size * counterWords + machineWords);
     this.#sum = sumAreas(memory);
     // A stage in the middle is given the group of the outer ones, too.
     if (this.index >= 0) this.#arrived = Atomics.load(this.#counters, this.index * counterWords);
-    const start = this.size * counterWords * 4;
-    this.#areas = [0, 1].map((turn) =>
-      members.map((_, i) =>
-        new Float32Array(memory.buffer, start + (turn * this.size + i) * areaElements * 4, areaElements)
-      )
-    );
+    this.#areas = Array.from({ length: turns }, (_, turn) => members.map((_, i) => areaOf(setup, i, turn)));
   }
 
-  /** Takes the next pair of areas. */
-  next(): void {
-    this.#turn ^= 1;
+  /** Takes the next areas, and returns how often that was done: the number of an exchange. */
+  next(): number {
+    return ++this.#taken;
   }
 
-  /** Member `i`'s area of this turn. */
-  area(i: number): Float32Array {
-    return this.#areas[this.#turn][i];
+  /** The number of the exchange that was begun last. */
+  get exchange(): number {
+    return this.#taken;
   }
 
-  /** This member's own area. */
+  /** Member `i`'s area of an exchange. */
+  area(i: number, exchange: number = this.#taken): Float32Array {
+    return this.#areas[exchange % this.setup.turns][i];
+  }
+
+  /** This member's own area of the exchange that was begun last. */
   get own(): Float32Array {
     return this.area(this.index);
   }
@@ -155,14 +121,31 @@ export class Group {
     }
   }
 
-  /** The sum of elements `from` to `to` of all members' areas, in the order of members, in the same place of the own area. */
-  sumOwn(from: number, to: number): Float32Array {
-    const sum = this.own.subarray(from, to);
-    const first = this.area(0).byteOffset + from * 4;
+  /** Sums elements `from` to `to` of all members' areas, in the order of members, into the first member's. */
+  sum(from: number, to: number, exchange: number): void {
+    if (this.size === 1 || from === to) return;
+    const sum = this.area(0, exchange).subarray(from, to);
     this.status.trace?.begin("sums", "sum");
-    this.#sum(sum.byteOffset, first, this.areaElements * 4, this.size, sum.byteLength);
+    this.#sum(sum.byteOffset, sum.byteOffset, this.areaElements * 4, this.size, sum.byteLength);
     this.status.trace?.end();
-    return sum;
+  }
+
+  /** Asks for the sum over all machines of `length` elements in the first member's area, once all have met; its number. */
+  askMachines(exchange: number, length: number): number {
+    const asked = this.#asked = (this.#asked + 1) | 0;
+    if (this.index === 0) ask(this.#counters, this.setup, asked, { turn: exchange % this.setup.turns, length });
+    return asked;
+  }
+
+  /** True if the sum over all machines that was asked for under this number is there. */
+  isThere(asked: number): boolean {
+    return ((Atomics.load(this.#counters, doneWord(this.setup)) - asked) | 0) >= 0;
+  }
+
+  /** Waits for the sum over all machines that was asked for under this number. */
+  awaitMachines(asked: number): void {
+    const { status, rank, limit } = this;
+    awaitCounter(this.#counters, doneWord(this.setup), asked, { status, rank, other: networkRank, limit });
   }
 
   /** Bounds of member `i`'s slice of `length` elements, at multiples of 16. */
@@ -171,9 +154,13 @@ export class Group {
     return [bound(i), bound(i + 1)];
   }
 
-  /** The sum of `values` over all members, on each, in double precision and the order of members. */
+  /** The sum of `values` over all members, and machines, on each, in double precision and the order of members. */
   sumNumbers(values: readonly number[]): number[] {
-    if (this.size === 1) return [...values];
+    const sums = this.size === 1 ? [...values] : this.#sumNumbersHere(values);
+    return this.setup.machines ? this.#sumOverMachines(sums, this.setup.machines) : sums;
+  }
+
+  #sumNumbersHere(values: readonly number[]): number[] {
     this.next();
     const view = (i: number) => new Float64Array(this.area(i).buffer, this.area(i).byteOffset, values.length);
     view(this.index).set(values);
@@ -181,5 +168,30 @@ export class Group {
     const sums = values.map(() => 0);
     for (let i = 0; i < this.size; i++) view(i).forEach((value, j) => sums[j] += value);
     return sums;
+  }
+
+  /** Each machine's numbers go as two f32, to places of their own among zeros: so the sum of f32 moves them as they are. */
+  #sumOverMachines(values: readonly number[], { rank, size }: MachinePlace): number[] {
+    const most = Math.floor(this.areaElements / (2 * size));
+    if (values.length > most) {
+      return [values.slice(0, most), values.slice(most)].flatMap((part) => this.#sumOverMachines(part, { rank, size }));
+    }
+    const width = 2 * values.length;
+    const exchange = this.next();
+    const area = this.area(0, exchange).subarray(0, size * width);
+    if (this.index === 0) {
+      area.fill(0);
+      values.forEach((value, i) => {
+        const high = Math.fround(value);
+        area[rank * width + 2 * i] = high;
+        if (Number.isFinite(high)) area[rank * width + 2 * i + 1] = value - high;
+      });
+    }
+    this.awaitMachines(this.askMachines(exchange, area.length));
+    return values.map((_, i) => {
+      let sum = 0;
+      for (let at = 2 * i; at < area.length; at += width) sum += area[at] + area[at + 1];
+      return sum;
+    });
   }
 }

@@ -8,7 +8,20 @@ import type { Trace } from "../gpu/trace.ts";
 
 const recordBytes = 512;
 /** Words of a record, in front of its texts. */
-const slots = { waitingFor: 0, since: 1, life: 2, patience: 3, textLength: 4, collectiveLength: 5, inside: 6 } as const;
+const slots = {
+  waitingFor: 0,
+  since: 1,
+  life: 2,
+  patience: 3,
+  textLength: 4,
+  collectiveLength: 5,
+  inside: 6,
+  failed: 7,
+} as const;
+/** What joins this machine to others waits and is waited for like a rank: this is its number. */
+export const networkRank = -1;
+/** Added to the number of whom is waited for: what is zero waits for nobody. */
+const waitingOffset = 2;
 /** Where the texts lie in a record: what the rank does, and its last collective. */
 const texts = {
   task: { start: 32, length: slots.textLength },
@@ -54,7 +67,7 @@ export function createStatusMemory(ranks: number): SharedArrayBuffer {
   return memory;
 }
 
-/** The status of all ranks. The first record is the run's own. */
+/** The status of all ranks. The first record is the network's, and holds whether the run has failed. */
 export class RunStatus {
   readonly #words: Int32Array;
   readonly #bytes: Uint8Array;
@@ -73,12 +86,12 @@ export class RunStatus {
 
   /** True once some rank has failed. */
   get failed(): boolean {
-    return Atomics.load(this.#words, 0) !== 0;
+    return Atomics.load(this.#words, slots.failed) !== 0;
   }
 
   /** Has all waits end. */
   fail(): void {
-    Atomics.store(this.#words, 0, 1);
+    Atomics.store(this.#words, slots.failed, 1);
   }
 
   /** Throws `StoppedError` once some rank has failed. */
@@ -165,8 +178,8 @@ export class RunStatus {
   /** Notes that `rank` begins to wait for another. */
   waiting(rank: number, waitingFor: number): void {
     Atomics.store(this.#words, this.#word(rank, slots.since), clock());
-    Atomics.store(this.#words, this.#word(rank, slots.waitingFor), waitingFor + 1);
-    this.trace?.begin(`waits for rank ${waitingFor}`, "wait");
+    Atomics.store(this.#words, this.#word(rank, slots.waitingFor), waitingFor + waitingOffset);
+    this.trace?.begin(`waits for ${rankName(waitingFor)}`, "wait");
   }
 
   /** Notes that it waits no longer. */
@@ -180,8 +193,8 @@ export class RunStatus {
   waits(ranks: number): Wait[] {
     const found: Wait[] = [];
     for (let rank = 0; rank < ranks; rank++) {
-      const waitingFor = Atomics.load(this.#words, this.#word(rank, slots.waitingFor)) - 1;
-      if (waitingFor < 0) continue;
+      const waitingFor = Atomics.load(this.#words, this.#word(rank, slots.waitingFor)) - waitingOffset;
+      if (waitingFor < networkRank) continue;
       const began = Atomics.load(this.#words, this.#word(rank, slots.since));
       const collective = this.#text(rank, texts.collective) || this.seen(rank);
       const other = this.seen(waitingFor);
@@ -191,10 +204,14 @@ export class RunStatus {
   }
 }
 
+function rankName(rank: number): string {
+  return rank === networkRank ? "the other machines" : `rank ${rank}`;
+}
+
 /** A wait in words: who, how long, in what, for whom, and what that one was last doing. */
 export function describeWait({ rank, waitingFor, milliseconds, collective, other }: Wait): string {
   const seconds = (milliseconds / 1e3).toFixed(1);
-  return `rank ${rank} has waited ${seconds} s in ${collective} for rank ${waitingFor}, last seen in ${other}`;
+  return `rank ${rank} has waited ${seconds} s in ${collective} for ${rankName(waitingFor)}, last seen in ${other}`;
 }
 
 /** A rank that shows no sign of life although it waits for nobody, in words. */

@@ -13,7 +13,7 @@ import type { ExecutorSetup } from "../parallel/executor.ts";
 import { type ChannelSetup, createChannel } from "../parallel/channel.ts";
 import { type AskedMesh, coordinatesOf, groupsOf, type Mesh, partsOf, rankAt, worldSize } from "../parallel/mesh.ts";
 import { type Action, assignSlots, makeSchedule } from "../parallel/schedules.ts";
-import { allocator, createGroup, type GroupSetup } from "../parallel/shared_memory.ts";
+import { type Allocator, allocator, createGroup, type GroupSetup, type MachinePlace } from "../parallel/group_setup.ts";
 import { createStatusMemory } from "../parallel/status.ts";
 import { rankParameters } from "./bank_options.ts";
 import { sharedHostElements } from "./parameter_banks.ts";
@@ -85,6 +85,7 @@ export function layoutOf(
   rank: number,
   settings: CompleteSettings,
   copy: Copy,
+  machines = 1,
 ): RankLayout {
   const { sequenceParallel, zero, recompute, cpuOffload, bucketMb, pipelineSchedule } = settings;
   const offload = cpuOffload === "optimizer";
@@ -101,10 +102,11 @@ export function layoutOf(
     zero: mesh.data > 1 ? Number(zero) as RankLayout["zero"] : 0,
     recompute,
     offload,
-    bucketElements: mesh.data > 1 || offload ? Math.max(64, Math.round(bucketMb * 1e6 / 4)) : Infinity,
+    bucketElements: mesh.data > 1 || machines > 1 || offload ? Math.max(64, Math.round(bucketMb * 1e6 / 4)) : Infinity,
     slots: mesh.pipeline > 1 ? scheduleOf(mesh, rank, settings, copy).count : 1,
     splitWeights: mesh.pipeline > 1 && pipelineSchedule === "zero-bubble",
     world: worldSize(mesh),
+    machines,
   };
 }
 
@@ -119,7 +121,7 @@ export function makeExecutors(
   layouts: readonly RankLayout[],
   /** Rows of what passes between stages, for each copy: `hiddenRows`. */
   rows: readonly number[],
-  allocate = allocator,
+  { allocate = allocator, machines }: { readonly allocate?: Allocator; readonly machines?: MachinePlace | undefined } = {},
 ): ExecutorSetup[] {
   const ranks = worldSize(mesh);
   const status = createStatusMemory(ranks);
@@ -140,8 +142,11 @@ export function makeExecutors(
     const groups: Record<string, GroupSetup> = {};
     for (const [name, members] of groupsOf(mesh, rank, configuration.keyValueHeads)) {
       const key = `${name} ${members}`;
-      const elements = members.length === 1 || name === "world" ? 1024 : name === "data" ? bucket : activationElements;
-      if (!made.has(key)) made.set(key, createGroup(members, elements, allocate));
+      // Only gradients and the run's own numbers are summed over machines.
+      const wide = name === "data" || name === "run" ? machines : undefined;
+      const few = members.length === 1 && !wide || name === "world" || name === "run";
+      const elements = few ? 1024 : name === "data" ? bucket : activationElements;
+      if (!made.has(key)) made.set(key, createGroup(members, elements, allocate, wide));
       groups[name] = made.get(key)!;
     }
     return { rank, status, groups, channels: {} as Record<string, ChannelSetup>, hostMemories: memoriesOf(rank) };

@@ -14,7 +14,7 @@ import { channelBytes } from "../parallel/channel.ts";
 import type { ExecutorSetup } from "../parallel/executor.ts";
 import { coordinatesOf, groupsOf, type Mesh, meshesOf, nameMesh, settleMesh, worldSize } from "../parallel/mesh.ts";
 import { makeSchedule, simulate } from "../parallel/schedules.ts";
-import { type Allocator, allocator, groupBytesPerMember } from "../parallel/shared_memory.ts";
+import { type Allocator, allocator, groupBytesPerMember } from "../parallel/group_setup.ts";
 import { type RankTimes, rankTimes, slowestRanks } from "./cost_model.ts";
 import type { Hardware } from "./hardware.ts";
 import { rankParameters } from "./bank_options.ts";
@@ -180,7 +180,7 @@ function attempt(request: PlanRequest, mesh: Mesh, changed: Partial<CompleteSett
     return { total: shape.microBatches * Math.max(...stages[0].map(({ action }) => action("forward", 0))), bubble: 0 };
   });
   const work = works.reduce((a, b) => b.total > a.total ? b : a);
-  const setups = makeExecutors(configuration, mesh, settings, layouts, rows, nothing);
+  const setups = makeExecutors(configuration, mesh, settings, layouts, rows, { allocate: nothing });
   const shared = setups.map((setup, rank) => communicationBytes(setup) + hostBytes(configuration, layouts[rank]));
   const planned = {
     mesh,

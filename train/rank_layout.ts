@@ -14,9 +14,9 @@ export interface RankLayout {
   readonly indices: readonly number[];
   /** Parts in all. */
   readonly total: number;
-  /** Place among the ranks that share a batch. */
+  /** Place among the copies of the model on this machine. */
   readonly data: Shard;
-  /** What ranks that share a batch share out: 1: optimizer state; 2: gradients too; 3: parameters too. */
+  /** What these copies share out: 1: optimizer state; 2: gradients too; 3: parameters too. */
   readonly zero: 0 | 1 | 2 | 3;
   /** Activations that backward computes again. */
   readonly recompute: "none" | "selective" | "block";
@@ -27,8 +27,10 @@ export interface RankLayout {
   readonly slots: number;
   /** Gradients of weights in a segment of their own. */
   readonly splitWeights: boolean;
-  /** Number of ranks. */
+  /** Number of ranks of this machine. */
   readonly world: number;
+  /** Machines whose gradients are added up. */
+  readonly machines: number;
 }
 
 /** What a data-parallel copy of the model takes of a batch. */
@@ -53,6 +55,7 @@ export function soleRank(configuration: ModelConfiguration): RankLayout {
     slots: 1,
     splitWeights: false,
     world: 1,
+    machines: 1,
   };
 }
 

@@ -57,7 +57,8 @@ export function shardGradients(
         const { bank, flat } = use;
         const { gradients: shard, owned } = bank.optimizer!;
         reduceInside(graph, bank, flat, options, {});
-        const deferred = open.size > 0;
+        // A sum over machines may be under way for longer than to the next collective.
+        const deferred = open.size > 0 && options.machines === 1;
         const [part] = graph.add(
           collective,
           [flat],

@@ -4,8 +4,10 @@ import assert from "node:assert/strict";
 import { MachineError } from "../../errors.ts";
 import { createHash } from "node:crypto";
 import { Channel, createChannel } from "../../parallel/channel.ts";
-import { type ExecutorSetup, finishSum } from "../../parallel/executor.ts";
-import { awaitCounter, createGroup, Group } from "../../parallel/shared_memory.ts";
+import type { ExecutorSetup } from "../../parallel/executor.ts";
+import { finishSum } from "../../parallel/summands.ts";
+import { createGroup } from "../../parallel/group_setup.ts";
+import { awaitCounter, Group } from "../../parallel/shared_memory.ts";
 import { createStatusMemory, RunStatus, StoppedError } from "../../parallel/status.ts";
 import type { Call, CollectiveAnswer, CollectiveTask } from "./collectives_worker.ts";
 
@@ -58,7 +60,7 @@ function worldOf(ranks: number, status: SharedArrayBuffer): ExecutorSetup[] {
   const world = createGroup(Array.from({ length: ranks }, (_, rank) => rank), areaElements);
   const counters = new Int32Array(world.memory.buffer, 0, ranks * 16);
   for (let rank = 0; rank < ranks; rank++) counters[rank * 16] = 2 ** 31 - 5;
-  return world.members.map((rank) => ({ rank, status, groups: { world }, channels: {}, hostMemories: {} }));
+  return world.members.map((rank) => ({ rank, status, groups: { world, run: world }, channels: {}, hostMemories: {} }));
 }
 
 for (const ranks of [1, 2, 3, 4, 5]) {

@@ -1,0 +1,66 @@
+/**
+ * Sums over machines for groups of ranks: ranks ask in shared memory, and the network's thread, which has the links, makes
+ * the sums in place, one behind the other in each group, all groups at once.
+ * @module
+ */
+
+import { areaOf, counterWords, type GroupSetup, scratchStart } from "./group_setup.ts";
+
+/** What is asked for: the sum over machines of the beginning of the first member's area of a turn. */
+interface Request {
+  readonly turn: number;
+  readonly length: number;
+}
+
+/** The word that counts sums that are there. */
+export function doneWord({ members }: GroupSetup): number {
+  return members.length * counterWords;
+}
+
+/** The word that counts sums that were asked for; turn and length of each follow, as many as can be under way. */
+function askedWord(setup: GroupSetup): number {
+  return doneWord(setup) + counterWords;
+}
+
+function requestWord(setup: GroupSetup, number: number): number {
+  return askedWord(setup) + 1 + 2 * ((number >>> 0) % setup.turns);
+}
+
+/** Asks for a sum, under the next number. */
+export function ask(words: Int32Array, setup: GroupSetup, number: number, { turn, length }: Request): void {
+  const at = requestWord(setup, number);
+  words[at] = turn;
+  words[at + 1] = length;
+  Atomics.store(words, askedWord(setup), number);
+  Atomics.notify(words, askedWord(setup));
+}
+
+/** How to sum in place, over all machines. */
+export type SumOverMachines = (data: Float32Array, turn: number) => Promise<void>;
+
+/** Makes the sums that a group asks for until `signal` is aborted. Rejects with what `sum` throws. */
+export async function serveSums(setup: GroupSetup, sum: SumOverMachines, signal: AbortSignal): Promise<void> {
+  const words = new Int32Array(setup.memory.buffer);
+  const areas = Array.from({ length: setup.turns }, (_, turn) => areaOf(setup, 0, turn));
+  const aborted = new Promise<void>((resolve) => signal.addEventListener("abort", () => resolve(), { once: true }));
+  for (let done = Atomics.load(words, doneWord(setup)); !signal.aborted;) {
+    if (Atomics.load(words, askedWord(setup)) === done) {
+      const wait = Atomics.waitAsync(words, askedWord(setup), done);
+      if (wait.async) await Promise.race([wait.value, aborted]);
+      continue;
+    }
+    const next = (done + 1) | 0;
+    const at = requestWord(setup, next);
+    await sum(areas[words[at]].subarray(0, words[at + 1]), words[at]);
+    done = next;
+    Atomics.store(words, doneWord(setup), done);
+    Atomics.notify(words, doneWord(setup));
+  }
+  // A wait that nobody ends would keep its thread from ending.
+  Atomics.notify(words, askedWord(setup));
+}
+
+/** The memory in which a group's sums are made, and where the network's thread may put what it receives. */
+export function summingMemory(setup: GroupSetup): { memory: WebAssembly.Memory; scratchOffset: number } {
+  return { memory: setup.memory, scratchOffset: scratchStart(setup) };
+}
