@@ -36,8 +36,10 @@ export interface Crew {
   readonly ended: Promise<void>;
   /** Time of `performance.now()` of the first failure. */
   readonly failedAt: number;
-  /** Ends all ranks for a reason that is none of theirs. */
-  readonly fail: (error: unknown) => void;
+  /** True if every rank that was started has ended. */
+  readonly gone: boolean;
+  /** Ends all ranks for a reason that is none of theirs; they get so many ms for it. */
+  readonly fail: (error: unknown, milliseconds?: number) => void;
 }
 
 /** Starts the ranks, each when the one before has opened its device. */
@@ -62,12 +64,12 @@ export function startRanks(tasks: readonly RankTask[], { stallTimeout, onMessage
     gone.add(rank);
     if (gone.size === (failure === undefined ? tasks.length : workers.length)) settle();
   };
-  const fail = (error: unknown) => {
+  const fail = (error: unknown, milliseconds = leaveMilliseconds) => {
     if (failure !== undefined) return;
     failure = error;
     failedAt = performance.now();
     status.fail();
-    lastCall = setTimeout(settle, leaveMilliseconds);
+    lastCall = setTimeout(settle, milliseconds);
   };
   /** Says whose failure it is, and in what; a stall names ranks itself, mistakes and numbers that are not finite are nobody's. */
   const withRank = (failure: Failure, rank: number): Failure => {
@@ -139,6 +141,9 @@ export function startRanks(tasks: readonly RankTask[], { stallTimeout, onMessage
     ended,
     get failedAt() {
       return failedAt;
+    },
+    get gone() {
+      return gone.size === workers.length;
     },
     fail,
   };

@@ -43,6 +43,16 @@ export type TrainEvent =
   | { readonly event: "checkpoint"; readonly step: number; readonly path: string }
   /** From this step on the copies of the model, in order, take so many sequences each. */
   | { readonly event: "balance"; readonly step: number; readonly shares: readonly number[] }
+  /** Of several machines: behind this step they go on as these, of which this is `node`. */
+  | {
+    readonly event: "world";
+    readonly step: number;
+    readonly node: number;
+    readonly nodes: number;
+    readonly machines: readonly string[];
+  }
+  /** A machine computes so many times as long as the one in the middle. */
+  | { readonly event: "straggler"; readonly step: number; readonly machine: string; readonly slowness: number }
   | { readonly event: "message"; readonly message: string }
   /** A rank that has waited for another for 5 seconds, or has shown no sign of life for as long. */
   | { readonly event: "stall"; readonly message: string }

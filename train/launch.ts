@@ -121,7 +121,8 @@ export function makeExecutors(
   layouts: readonly RankLayout[],
   /** Rows of what passes between stages, for each copy: `hiddenRows`. */
   rows: readonly number[],
-  { allocate = allocator, machines }: { readonly allocate?: Allocator; readonly machines?: MachinePlace | undefined } = {},
+  { allocate = allocator, machines }: { readonly allocate?: Allocator; readonly machines?: MachinePlace | undefined } =
+    {},
 ): ExecutorSetup[] {
   const ranks = worldSize(mesh);
   const status = createStatusMemory(ranks);

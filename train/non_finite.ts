@@ -3,7 +3,12 @@
  * @module
  */
 
+import { MachineError } from "../errors.ts";
+import { StoppedError } from "../parallel/status.ts";
 import type { ModelProgram } from "./model_program.ts";
+import { doing, type Run, shareOf } from "./rank_run.ts";
+import { stage } from "./rank_step.ts";
+import { machineOf, ranksOf } from "./run_world.ts";
 
 /** Index of the first element that is NaN or infinite, or -1. */
 function findNonFinite(values: Float32Array): number {
@@ -59,4 +64,40 @@ export async function firstNonFinite(
     }, { last: i === microBatches - 1 });
   }
   return found;
+}
+
+/** Ends the run: says where the first number that was not finite came from, as far as that can be told. */
+export async function failNonFinite(run: Run, step: number, loss: number, gradNorm: number): Promise<never> {
+  doing(run, `the search for what was not finite in step ${step}`);
+  const what = Number.isFinite(loss) ? `the gradient norm is ${gradNorm}` : `the loss is ${loss}`;
+  const { settings: { batchSize }, sequenceLength, rank } = run.job;
+  const { total, world } = run.model.model.layout;
+  let where = "run it with --pp 1 to learn where it first appeared";
+  // A pipeline's stages would have to go through the schedule again together: they are told apart by --pp 1.
+  if (total === 1) {
+    const found = await firstNonFinite(run.model, shareOf(run).count, (i) => {
+      run.model.beginStep(batchSize * sequenceLength);
+      stage(run, step, i, 0);
+    });
+    const { count, first } = ranksOf(run.job.world);
+    const own = first + rank;
+    const told = Array.from({ length: count }, (_, other) => other === own ? found?.order ?? Infinity : 0);
+    const orders = run.executor.sumNumbers("the comparison of what was found", told);
+    const [order] = orders.toSorted((a, b) => a - b);
+    const teller = orders.indexOf(order);
+    // What others found may only have come from there. Each machine has a rank that tells.
+    if (rank !== (teller >= first && teller < first + world ? teller - first : 0)) {
+      throw new StoppedError("Another rank tells");
+    }
+    const { names, machine } = run.job.world;
+    if (teller !== own && order < Infinity) where = `it began on ${names[machineOf(run.job.world, teller)]}`;
+    else if (found) where = count > 1 ? `on rank ${rank} ${found.text}` : found.text;
+    else if (Number.isFinite(loss) && gradNorm === Infinity) {
+      where = "the gradients are finite, the sum of their squares is not";
+    } else where = "run again, the step gave finite numbers: the device may be faulty";
+  }
+  throw new MachineError(
+    `Training stopped at step ${step}: ${what}; ${where}. The weights were left as they were before the step: ` +
+      `lower --learning-rate, or look at the data`,
+  );
 }

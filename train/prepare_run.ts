@@ -8,30 +8,42 @@ import { createLoader, validationLoader } from "../data/loader.ts";
 import { loadTokenizer } from "../data/tokenizer.ts";
 import { UserError } from "../errors.ts";
 import { noDeviceError } from "../gpu/open.ts";
-import { listSelections, selectionsFor } from "../gpu/select.ts";
+import { listSelections, type Selection, selectionsFor } from "../gpu/select.ts";
 import { openCheckpoint } from "./checkpoint.ts";
 import type { TrainEvent } from "./events.ts";
-import { coordinatesOf, type Mesh, nameMesh, settleMesh, worldSize } from "../parallel/mesh.ts";
+import type { ModelConfiguration } from "../model/configuration.ts";
+import { type Mesh, nameMesh, settleMesh } from "../parallel/mesh.ts";
 import { nominalHardware, shareHardware } from "./hardware.ts";
-import { askedMesh, asksForMesh, layoutOf, makeCheckpointMemory, makeExecutors, parseDevices } from "./launch.ts";
+import { askedMesh, asksForMesh, parseDevices } from "./launch.ts";
 import { pickLayout } from "./planner.ts";
-import type { RankJob } from "./rank_protocol.ts";
 import { type LoadedModel, settleModel } from "./run_model.ts";
-import { makeRunFolder, nextRunFolder } from "./run_folder.ts";
-import { type CompleteSettings, completeSettings, type GivenSettings } from "./settings.ts";
-import { hiddenRows, shareBatch, unequalCopies } from "./share_batch.ts";
+import { nextRunFolder } from "./run_folder.ts";
+import { type CompleteSettings, completeSettings, type GivenSettings, inheritedSettings } from "./settings.ts";
+import { shareBatch, unequalCopies } from "./share_batch.ts";
 
-/** Everything about a run that is settled before a device is touched. */
+/** Everything about a run that is settled before a device is touched, and other machines are met. */
 export interface PreparedRun {
   /** To be saved: without what was picked, since a resumed run picks anew. */
   readonly settings: CompleteSettings;
+  /** With what was picked. */
+  readonly picked: CompleteSettings;
   readonly run: string;
   /** The layout that was picked, and why, where none was asked for. */
   readonly pick: string | undefined;
-  /** One for each rank. */
-  readonly jobs: readonly RankJob[];
-  readonly tokenizerFiles: Readonly<Record<string, string>>;
+  readonly configuration: ModelConfiguration;
+  readonly sequenceLength: number;
+  readonly mesh: Mesh;
+  /** Of each rank. */
+  readonly selections: readonly Selection[];
+  /** True if the devices of this machine's copies of the model differ. */
+  readonly unequal: boolean;
+  readonly dataFolder: string;
   readonly dataHash: string;
+  readonly tokenizerFiles: Readonly<Record<string, string>>;
+  readonly resumeFolder: string | undefined;
+  readonly initFolder: string | undefined;
+  /** Steps done before. */
+  readonly firstStep: number;
 }
 
 /** What is saved in `trainer.json` besides the step. */
@@ -63,8 +75,7 @@ export async function prepareRun(given: GivenSettings, onEvent: (event: TrainEve
       sequenceLength: saved.sequenceLength,
     };
   }
-  // A timeline is of the run that was asked for it: resuming it must not write over the file.
-  let settings = completeSettings(given, { ...saved?.settings, trace: undefined });
+  let settings = completeSettings(given, saved ? inheritedSettings(saved.settings) : {});
   const selections = listSelections();
   if (selections.length === 0) throw noDeviceError();
   const devices = parseDevices(settings.devices, selections);
@@ -72,7 +83,9 @@ export async function prepareRun(given: GivenSettings, onEvent: (event: TrainEve
   const asked = devices.length === 1 || asksForMesh(settings)
     ? settleMesh(devices.length, askedMesh(settings))
     : undefined;
-  if (asked) shareBatch(asked, settings, isUnequal(asked));
+  // How many copies share a batch over machines is not known yet.
+  const alone = (settings.nodes ?? 1) === 1;
+  if (asked && alone) shareBatch(asked, settings, isUnequal(asked));
   if (saved && firstStep >= settings.steps) {
     throw new UserError(`${resumeFolder} is at step ${firstStep} already: give --steps above it to go on`);
   }
@@ -115,51 +128,28 @@ export async function prepareRun(given: GivenSettings, onEvent: (event: TrainEve
   const pick = asked ? undefined : pickLayout({
     configuration,
     sequenceLength,
-    settings,
+    settings: { ...settings, batchSize: Math.ceil(settings.batchSize / (settings.nodes ?? 1)) },
     hardware: shareHardware(devices.map((index) => ({ index, hardware: nominalHardware(selections[index]) }))),
   });
   const picked = { ...settings, ...pick?.settings };
   const mesh = asked ?? pick!.mesh;
-  const { copies, rebalances } = shareBatch(mesh, picked, isUnequal(mesh));
-  if (isUnequal(mesh) && settings.balance === "auto" && !rebalances) {
-    onProgress(
-      "the GPUs of the copies are unequal, but with --pp or --zero 2 or 3 shares do not follow the measured speeds: " +
-        "--balance 3:1 gives the first copy three times as much",
-    );
-  }
-  const layouts = Array.from(
-    { length: worldSize(mesh) },
-    (_, rank) => layoutOf(configuration, mesh, rank, picked, copies[coordinatesOf(mesh, rank).data]),
-  );
-  const rows = hiddenRows(mesh, picked, copies, sequenceLength);
-  makeRunFolder(run);
-  const control = new SharedArrayBuffer(64);
-  const checkpoint = makeCheckpointMemory(configuration);
   const tokenizer = await loadTokenizer(dataFolder);
-  const chosen = selectionsFor(devices, selections);
   return {
     settings,
+    picked,
     run,
     pick: pick && `${nameMesh(pick.mesh)}: ${pick.why}`,
-    tokenizerFiles: tokenizer.files(),
+    configuration,
+    sequenceLength,
+    mesh,
+    selections: selectionsFor(devices, selections),
+    unequal: isUnequal(mesh),
+    dataFolder,
     dataHash: train.sha256,
-    jobs: makeExecutors(configuration, mesh, picked, layouts, rows).map((executor, rank) => ({
-      settings: picked,
-      configuration,
-      sequenceLength,
-      dataFolder,
-      resumeFolder,
-      initFolder,
-      firstStep,
-      control,
-      rank,
-      mesh,
-      copies,
-      rebalances,
-      executor,
-      checkpoint,
-      selection: chosen[rank],
-    })),
+    tokenizerFiles: tokenizer.files(),
+    resumeFolder,
+    initFolder,
+    firstStep,
   };
 }
 

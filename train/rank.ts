@@ -13,6 +13,7 @@ import type { AdapterFacts } from "../gpu/list.ts";
 import type { Selection } from "../gpu/select.ts";
 import type { GenerationJob } from "./generation_job.ts";
 import type { Hardware } from "./hardware.ts";
+import type { NetworkMessage, NetworkOptions, NetworkOrder } from "./network_protocol.ts";
 import { packFailure, type RankJob, type RankMessage } from "./rank_protocol.ts";
 
 const workerName = "muster rank";
@@ -40,7 +41,13 @@ type LookTask =
   | { readonly kind: "describe"; readonly selection: Selection }
   | { readonly kind: "measure"; readonly selection: Selection; readonly width: number };
 
-type Task = RankTask | LookTask;
+/** What a Worker is to do that has links to other machines; orders follow. */
+interface NetworkTask {
+  readonly kind: "network";
+  readonly options: NetworkOptions;
+}
+
+type Task = RankTask | LookTask | NetworkTask;
 
 function startWorker(name: string, task: Task): Worker {
   const worker = new Worker(import.meta.url, { type: "module", name: `${workerName} ${name}` });
@@ -51,6 +58,25 @@ function startWorker(name: string, task: Task): Worker {
 /** Starts the Worker of rank `index` with its task. */
 export function startRank(index: number, task: RankTask): Worker {
   return startWorker(String(index), task);
+}
+
+/** Starts the Worker that has the links to other machines. */
+export function startNetwork(options: NetworkOptions): Worker {
+  return startWorker("network", { kind: "network", options });
+}
+
+/** Orders that come to a Worker behind its task. */
+async function* ordersOf(scope: WorkerScope): AsyncGenerator<NetworkOrder> {
+  const orders: NetworkOrder[] = [];
+  let wake = () => {};
+  scope.onmessage = ({ data }: MessageEvent<NetworkOrder>) => {
+    orders.push(data);
+    wake();
+  };
+  for (;;) {
+    while (orders.length > 0) yield orders.shift()!;
+    await new Promise<void>((resolve) => wake = resolve);
+  }
 }
 
 /** Time allowed for opening a device only to look at it, in ms. */
@@ -93,16 +119,19 @@ export function measureInWorker(
 if (isRankWorker()) {
   const scope = globalThis as unknown as WorkerScope;
   scope.onmessage = async ({ data }: MessageEvent<Task>) => {
-    const post = (message: RankMessage | AdapterFacts | Hardware | { reason: string }) => scope.postMessage(message);
+    type Told = RankMessage | NetworkMessage | AdapterFacts | Hardware | { reason: string };
+    const post = (message: Told) => scope.postMessage(message);
     try {
-      if (data.kind === "train") await (await import("./rank_training.ts")).trainOnRank(data.job, post);
+      if (data.kind === "network") {
+        await (await import("./network_worker.ts")).runNetwork(data.options, ordersOf(scope), post);
+      } else if (data.kind === "train") await (await import("./rank_training.ts")).trainOnRank(data.job, post);
       else if (data.kind === "generate") {
         await (await import("./rank_generation.ts")).generateOnRank(data.job, post);
       } else if (data.kind === "measure") {
         post(await (await import("./measure.ts")).measureHardware(data.selection, data.width));
       } else post(await (await import("../gpu/list.ts")).adapterFacts(data.selection));
     } catch (error) {
-      if ("job" in data) post({ type: "failed", failure: packFailure(error) });
+      if ("job" in data || data.kind === "network") post({ type: "failed", failure: packFailure(error) });
       else post({ reason: messageOf(error) });
     } finally {
       scope.close();

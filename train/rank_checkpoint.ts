@@ -7,15 +7,21 @@ import { MachineError } from "../errors.ts";
 import { faultAt } from "./faults.ts";
 import { statePrefixes } from "./model_state.ts";
 import { controlSlots } from "./rank_protocol.ts";
-import { beat, doing, type Run, sumOverRanks } from "./rank_run.ts";
+import { beat, doing, type Run } from "./rank_run.ts";
 
 /** Time allowed for a checkpoint to reach the disk before the next is taken, in ms. */
 const saveMilliseconds = 30 * 60_000;
 /** While it waits a rank looks up this often, in ms. */
 const lookMilliseconds = 200;
 
-/** All ranks fill the checkpoint's memory, once the checkpoint before is on the disk; rank 0 tells. */
-export async function checkpoint(run: Run, step: number, sent: number): Promise<void> {
+/**
+ * All ranks fill a checkpoint's memory, the next in turn, once the checkpoint before is on the disk; rank 0 tells, and whether
+ * this one is to be saved.
+ */
+export async function checkpoint(run: Run, step: number, save: boolean): Promise<void> {
+  const { sent } = run;
+  const slot = run.commits++ % run.job.checkpoints.length;
+  if (save) run.sent++;
   const began = performance.now();
   doing(run, `the wait for the checkpoint before that of step ${step} to reach the disk`);
   for (let saved = 0; (saved = Atomics.load(run.control, controlSlots.saved)) < sent;) {
@@ -29,7 +35,7 @@ export async function checkpoint(run: Run, step: number, sent: number): Promise<
   }
   doing(run, `the checkpoint of step ${step}`);
   faultAt({ rank: run.job.rank, step, at: "checkpoint", device: run.model.program.device });
-  const { weights, optimizer } = run.job.checkpoint;
+  const { weights, optimizer } = run.job.checkpoints[slot];
   const places = new Map([...weights, ...optimizer].map(({ name, data }) => [name, data as Float32Array]));
   const { model } = run;
   // Copies of the model have the same weights, and unless it is shared out the same optimizer state.
@@ -39,7 +45,7 @@ export async function checkpoint(run: Run, step: number, sent: number): Promise<
     await model.saveInto("firstMoment", (name) => places.get(statePrefixes.firstMoment + name)!);
     await model.saveInto("secondMoment", (name) => places.get(statePrefixes.secondMoment + name)!);
   }
-  sumOverRanks(run, "the meeting before a checkpoint", [0]);
-  run.post({ type: "checkpoint", step });
+  run.executor.meet("the meeting before a checkpoint");
+  run.post({ type: "checkpoint", step, slot, save });
   beat(run);
 }

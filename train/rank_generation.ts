@@ -51,5 +51,5 @@ export async function generateOnRank(job: GenerationJob, post: (message: RankMes
       return turns;
     },
   });
-  post({ type: "done", step, stopped: false });
+  post({ type: "done", step, stopped: false, regroups: false });
 }

@@ -44,7 +44,7 @@ export async function withModel<T>(
     status.doing(rank, "loading its weights");
     work.load(model);
     // What ranks share in host memory is there from here on.
-    executor.sumNumbers("the meeting behind loading", [0]);
+    executor.meet("the meeting behind loading");
     return await work.run(model, executor);
   } catch (error) {
     post({ type: "failing", failure: packFailure(error) });

@@ -12,6 +12,7 @@ import type { ExecutorSetup } from "../parallel/executor.ts";
 import type { Mesh } from "../parallel/mesh.ts";
 import { StoppedError } from "../parallel/status.ts";
 import type { Copy } from "./rank_layout.ts";
+import type { RunWorld } from "./run_world.ts";
 import type { CompleteSettings } from "./settings.ts";
 
 /** What a rank that trains is to do. Plain data. */
@@ -21,7 +22,8 @@ export interface RankJob {
   readonly sequenceLength: number;
   /** Prepared folder of tokens. */
   readonly dataFolder: string;
-  /** Checkpoint to go on from, with optimizer state; or a model to start from. */
+  /** State to go on from in memory; or a checkpoint, with optimizer state; or a model to start from. */
+  readonly state: CheckpointMemory | undefined;
   readonly resumeFolder: string | undefined;
   readonly initFolder: string | undefined;
   /** Steps done before. */
@@ -29,15 +31,18 @@ export interface RankJob {
   readonly control: SharedArrayBuffer;
   readonly rank: number;
   readonly mesh: Mesh;
-  /** What each data-parallel copy of the model takes of a batch at first; a rank alone may choose its micro-batch. */
+  readonly world: RunWorld;
+  /** What each copy of the model, on all machines, takes of a batch at first; a rank alone may choose its micro-batch. */
   readonly copies: readonly Copy[];
+  /** This rank's copy. */
+  readonly copy: number;
   /** The shares follow the measured speeds. */
   readonly rebalances: boolean;
   readonly executor: ExecutorSetup;
   /** The GPU to open. */
   readonly selection: Selection;
-  /** Tensors of the whole checkpoint, which the ranks fill together. */
-  readonly checkpoint: CheckpointMemory;
+  /** Tensors of the whole checkpoint, which the ranks fill together; several are used in turn, so that one is whole. */
+  readonly checkpoints: readonly CheckpointMemory[];
 }
 
 /** Whole tensors under the names of the checkpoint. */
@@ -53,6 +58,10 @@ export const controlSlots = {
   stop: 0,
   /** Counted up by the coordinator when a checkpoint is on the disk. */
   saved: 1,
+  /** Set by the coordinator: a machine waits to be let in. */
+  newcomers: 2,
+  /** Set by a rank when nothing more is exchanged with other machines. */
+  parted: 3,
 } as const;
 
 /**
@@ -85,12 +94,15 @@ export type RankMessage =
   }
   | { readonly type: "balance"; readonly step: number; readonly shares: readonly number[] }
   | { readonly type: "evaluation"; readonly step: number; readonly loss: number }
-  | { readonly type: "checkpoint"; readonly step: number }
+  /** The state is in the `slot`-th checkpoint memory; `save`: it belongs on the disk. */
+  | { readonly type: "checkpoint"; readonly step: number; readonly slot: number; readonly save: boolean }
+  | { readonly type: "straggler"; readonly step: number; readonly machine: number; readonly slowness: number }
   | { readonly type: "trace"; readonly spans: TraceSpans }
   // Of a rank that generates: a text's first turn, and a new token of it.
   | { readonly type: "begun"; readonly text: number }
   | { readonly type: "token"; readonly text: number; readonly token: number }
-  | { readonly type: "done"; readonly step: number; readonly stopped: boolean }
+  /** `regroups`: it ended to let a machine in. */
+  | { readonly type: "done"; readonly step: number; readonly stopped: boolean; readonly regroups: boolean }
   // What went wrong is told at once, and again when the device has been let go, which may take its time.
   | { readonly type: "failing"; readonly failure: Failure }
   | { readonly type: "failed"; readonly failure: Failure };

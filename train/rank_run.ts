@@ -27,11 +27,14 @@ export interface Run {
   readonly tokens: Uint32Array;
   readonly targets: Int32Array;
   readonly post: (message: RankMessage) => void;
+  /** Checkpoints that were filled so far, and those of them that were to be saved. */
+  commits: number;
+  sent: number;
 }
 
 /** Sequences of a step that this rank's copy of the model takes, the first of them, and the micro-batches they make. */
-export function shareOf({ shares, model, microBatch }: Run): { first: number; share: number; count: number } {
-  const { index } = model.model.layout.data;
+export function shareOf({ shares, job, microBatch }: Run): { first: number; share: number; count: number } {
+  const index = job.copy;
   const first = shares.slice(0, index).reduce((a, b) => a + b, 0);
   const share = shares[index];
   return { first, share, count: microBatchCount({ share, microBatchSize: microBatch }) };
@@ -59,7 +62,7 @@ export function allow(run: Run, kind: "first" | "usual"): void {
   run.executor.status.allow(run.job.rank, patienceOf(run.job.settings)[kind]);
 }
 
-/** The sum over all ranks of numbers that the ranks of a tensor-parallel group have alike. */
+/** The sum over all ranks of all machines of numbers that the ranks of a tensor-parallel group have alike. */
 export function sumOverRanks({ executor, job: { mesh } }: Run, what: string, values: readonly number[]): number[] {
   return executor.sumNumbers(what, values).map((sum) => sum / mesh.tensor);
 }

@@ -3,7 +3,7 @@
  * @module
  */
 
-import { openModelFolder, openSafetensors } from "../data/safetensors.ts";
+import { type NamedTensor, openModelFolder, openSafetensors, type TensorReader } from "../data/safetensors.ts";
 import type { ModelProgram } from "./model_program.ts";
 import { statePrefixes } from "./model_state.ts";
 import type { RankJob } from "./rank_protocol.ts";
@@ -15,8 +15,27 @@ export function loadWeights(model: ModelProgram, folder: string): void {
   weights.close();
 }
 
+/** Reads tensors that lie in memory. */
+function memoryReader(tensors: readonly NamedTensor[]): TensorReader {
+  const places = new Map(tensors.map(({ name, data }) => [name, data]));
+  return {
+    tensors: new Map(tensors.map(({ name, shape }) => [name, { name, dtype: "F32", shape, begin: 0, end: 0 }])),
+    readInto(name, target, start = 0) {
+      target.set(places.get(name)!.subarray(start, start + target.length));
+    },
+    close() {},
+  };
+}
+
 /** Fills a model with initial weights, or with those (and the optimizer state) of a checkpoint. */
 export function load(model: ModelProgram, job: RankJob): void {
+  if (job.state) {
+    const { weights, optimizer } = job.state;
+    model.load(memoryReader(weights));
+    model.load(memoryReader(optimizer), "firstMoment", statePrefixes.firstMoment);
+    model.load(memoryReader(optimizer), "secondMoment", statePrefixes.secondMoment);
+    return;
+  }
   const folder = job.resumeFolder ?? job.initFolder;
   if (folder === undefined) {
     model.initialize(job.settings.seed);

@@ -127,6 +127,25 @@ export const trainOptions = {
     "how data-parallel ranks share a batch: auto (unequal GPUs by measured speed), even, or parts like 3:1",
   ),
   bucketMb: number(25, { above: 0, most: 1024 }, "MB of gradients that are summed over ranks at a time"),
+  nodes: size("machines that train together; 1, or what Slurm, MPI or Kubernetes says, if not given"),
+  rendezvous: optional("host:port where the machines meet: an address of node 0, the same for all"),
+  nodeRank: {
+    kind: "integer",
+    fallback: undefined,
+    least: 0,
+    help: "this machine's number among them, from 0; node 0 hosts the rendezvous (default: whoever can)",
+  } as Option<number | undefined>,
+  listen: optional("address of the interface on which other machines reach this one (default: that to the rendezvous)"),
+  secretFile: optional("file with the secret that the machines share, or MUSTER_SECRET; needed but on loopback"),
+  minNodes: size("go on with as few machines as these when others are lost; who comes back joins (default: --nodes)"),
+  peerTimeout: number(15, { least: 0.1, most: 3600 }, "seconds without a sign of life behind which a machine is lost"),
+  rendezvousTimeout: number(300, { above: 0, most: 1e6 }, "seconds in which the machines must come together"),
+  commitSteps: integer(
+    10,
+    0,
+    "steps between copies of the state in host memory, from which the machines go on; 0: none",
+  ),
+  gradCompression: choice("none", ["none", "f16", "bf16", "int8"], "how gradients travel between machines"),
   stallTimeout: number(60, { above: 0 }, "seconds without a sign of life from a rank before the run is given up"),
   restarts: integer(0, 0, "times to go on from the last checkpoint after a crash"),
   trace: optional(`file for a timeline of the first ${traceSteps} steps, for Perfetto or chrome://tracing`),
@@ -254,6 +273,14 @@ export function completeSettings(...given: readonly GivenSettings[]): CompleteSe
     );
   }
   return complete as CompleteSettings;
+}
+
+/** Settings of where a run is, not of what it is: one that is resumed elsewhere does not take them along. */
+const placeSettings = ["trace", "nodes", "rendezvous", "nodeRank", "listen", "secretFile", "minNodes"] as const;
+
+/** The settings that a resumed run takes over from its checkpoint. */
+export function inheritedSettings(saved: GivenSettings): GivenSettings {
+  return { ...saved, ...Object.fromEntries(placeSettings.map((name) => [name, undefined])) };
 }
 
 /** One line of the help: flag, meaning, default. */

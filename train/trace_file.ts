@@ -12,14 +12,13 @@ import type { TraceSpans } from "../gpu/trace.ts";
 /** Steps that are traced, behind the first one of a run: the file does not grow without end. */
 export const traceSteps = 200;
 
-/** The machine; there is one. */
-const machine = 0;
-
 /** Microseconds, to the nanosecond. */
 const microseconds = (nanoseconds: number) => (nanoseconds / 1e3).toFixed(3);
 
 /** A file that is written while the run goes. A process is a machine, a thread is a rank. */
 export class TraceFile {
+  /** This machine's number. */
+  machine = 0;
   readonly #file: Deno.FsFile;
   readonly #encoder = new TextEncoder();
   /** Time 0 of the file, in ms since 1970. */
@@ -54,16 +53,21 @@ export class TraceFile {
     this.#separator = ",\n";
   }
 
-  /** Names the tracks: the machine by its devices, and one for each rank, in order. */
-  nameTracks(devices: string, ranks: number): void {
+  /** Names the tracks: the machine by its devices, one for each rank, and one for each group that the network serves. */
+  nameTracks(devices: string, ranks: number, lanes: number): void {
+    const { machine } = this;
+    const names = [
+      ...Array.from({ length: ranks }, (_, rank) => `rank ${rank}`),
+      ...Array.from({ length: lanes }, (_, lane) => lane === 0 ? "network: numbers" : `network: gradients ${lane - 1}`),
+    ];
     const metadata = (name: string, tid: number, args: Record<string, unknown>) =>
       JSON.stringify({ ph: "M", name, pid: machine, tid, args });
     this.#events([
       metadata("process_name", 0, { name: `machine ${machine}: ${devices}` }),
-      ...Array.from({ length: ranks }, (_, rank) => [
-        metadata("thread_name", rank, { name: `rank ${rank}` }),
-        metadata("thread_sort_index", rank, { sort_index: rank }),
-      ]).flat(),
+      ...names.flatMap((name, track) => [
+        metadata("thread_name", track, { name }),
+        metadata("thread_sort_index", track, { sort_index: track }),
+      ]),
     ]);
   }
 
@@ -75,7 +79,7 @@ export class TraceFile {
       const begin = time(begins[i]);
       const [ts, dur] = [begin, time(ends[i]) - begin].map(microseconds);
       const [shown, category] = [name, categories[i]].map((text) => JSON.stringify(text));
-      return `{"ph":"X","name":${shown},"cat":${category},"ts":${ts},"dur":${dur},"pid":${machine},"tid":${rank}}`;
+      return `{"ph":"X","name":${shown},"cat":${category},"ts":${ts},"dur":${dur},"pid":${this.machine},"tid":${rank}}`;
     }));
   }
 

@@ -1,0 +1,138 @@
+/**
+ * The machines that train with this one: met, brought to the same state, lost, and met again.
+ * @module
+ */
+
+import { messageOf, UserError } from "../errors.ts";
+import { readSecret } from "../network/secret.ts";
+import { saveCheckpoint } from "./checkpoint.ts";
+import { checkpointOf } from "./checkpoint_contents.ts";
+import { NetworkThread } from "./network_thread.ts";
+import type { PreparedRun } from "./prepare_run.ts";
+import type { RunRecord } from "./run_record.ts";
+import { RunState, tensorsOf } from "./run_state.ts";
+import { describeRun, newestState, offerOf, worldOf } from "./run_terms.ts";
+import type { RunWorld } from "./run_world.ts";
+import type { CompleteSettings } from "./settings.ts";
+
+/** True if an error is one that the run would come to on any machine. */
+function isOfTheRun(error: unknown): boolean {
+  return error instanceof UserError || messageOf(error).includes("Training stopped at step");
+}
+
+/** The machines with which this one trains. */
+export class Cluster {
+  readonly state: RunState;
+  readonly #prepared: PreparedRun;
+  readonly #record: RunRecord;
+  readonly #signal: AbortSignal | undefined;
+  #thread: NetworkThread | undefined;
+  #description: Record<string, string> | undefined;
+  /** Told when the world ends. */
+  onLost: (error: Error) => void = () => {};
+  /** Told when somebody waits to be let in. */
+  onWaiting: () => void = () => {};
+  /** Why the world has ended. */
+  lost: Error | undefined;
+
+  constructor(prepared: PreparedRun, record: RunRecord, signal: AbortSignal | undefined) {
+    this.#prepared = prepared;
+    this.#record = record;
+    this.#signal = signal;
+    this.state = new RunState(prepared, prepared.settings.nodes!);
+  }
+
+  async #open(settings: CompleteSettings): Promise<NetworkThread> {
+    const { nodes, nodeRank, rendezvous, listen, secretFile, minNodes } = settings;
+    if (rendezvous === undefined) throw new UserError(`--nodes ${nodes} needs --rendezvous host:port, where they meet`);
+    const options = {
+      size: nodes!,
+      rank: nodeRank,
+      least: minNodes,
+      rendezvous,
+      listen,
+      secret: readSecret(secretFile),
+      group: "train",
+      timeoutSeconds: settings.rendezvousTimeout,
+      peerTimeoutSeconds: settings.peerTimeout,
+    };
+    const record = this.#record;
+    return await NetworkThread.open(options, {
+      onReport: (sentence) => record.message(sentence),
+      onLost: (error) => {
+        this.lost = error;
+        this.onLost(error);
+      },
+      onWaiting: (machines) => {
+        if (machines.length > 0) this.onWaiting();
+      },
+      onTrace: (lane, spans) => record.traceNetwork(lane, spans),
+    });
+  }
+
+  /** Meets the others, until all have the same state. */
+  async meet(): Promise<RunWorld> {
+    const { settings } = this.#prepared;
+    this.#thread ??= await this.#open(settings);
+    this.#description ??= await describeRun(this.#prepared);
+    const abort = () => this.#thread!.abandon();
+    this.#signal?.addEventListener("abort", abort);
+    try {
+      this.#signal?.throwIfAborted();
+      for (;;) {
+        this.lost = undefined;
+        this.#record.message(`waiting for the other machines at ${settings.rendezvous}`);
+        const met = await this.#thread.meet(offerOf(this.#prepared, this.#description, this.state.name));
+        try {
+          const { root, step, name, lacking } = newestState(met);
+          if (lacking) {
+            const own = root === met.rank;
+            const memory = own ? await this.state.inMemory() : this.state.spare();
+            if (!own) this.#record.message(`receiving the state of step ${step} from ${met.machines[root]}`);
+            await this.#thread.share(tensorsOf(memory), root);
+            this.state.filled(memory, step, name);
+          }
+          return worldOf(met);
+        } catch (error) {
+          if (isOfTheRun(error)) throw error;
+          this.#record.message(messageOf(error));
+        }
+      }
+    } finally {
+      this.#signal?.removeEventListener("abort", abort);
+    }
+  }
+
+  /** Has the network make the sums that ranks ask for. */
+  serve(order: Parameters<NetworkThread["serve"]>[0]): void {
+    this.#thread!.serve(order);
+  }
+
+  /** Stands back from the world in good order. */
+  async leave(): Promise<void> {
+    await this.#thread?.leave();
+  }
+
+  /** Ends the world for all because this machine, or the run, cannot go on. */
+  async end(error: unknown): Promise<void> {
+    if (this.lost === undefined) await this.#thread?.end(messageOf(error), isOfTheRun(error)).catch(() => {});
+  }
+
+  /** Of a run that ends without its company, the newest state is put on the disk. */
+  async keepState(error: unknown): Promise<void> {
+    const { newest, step } = this.state;
+    if (!newest || isOfTheRun(error)) return;
+    const { run } = this.#prepared;
+    try {
+      this.#record.makeFolder();
+      await saveCheckpoint(run, checkpointOf(this.#prepared, newest, step), this.#prepared.settings.keep);
+    } catch (failure) {
+      this.#record.message(`The state of step ${step} could not be saved: ${messageOf(failure)}`);
+    }
+  }
+
+  /** Ends the thread that has the links. */
+  async close(): Promise<void> {
+    await this.#thread?.close();
+  }
+}
