@@ -5,7 +5,7 @@
 
 import { randomBytes } from "node:crypto";
 import type { Link } from "../network/link.ts";
-import { meet } from "../network/rendezvous.ts";
+import { Node } from "../network/node.ts";
 
 /** What was measured of one kind of link and size of message. */
 interface Row {
@@ -70,8 +70,11 @@ async function drive(link: Link, kind: Row["link"]): Promise<Row[]> {
   return rows;
 }
 
-function pair(rank: number, rendezvous: string, secret: Uint8Array | undefined) {
-  return meet({ size: 2, rank, rendezvous, secret, group: "bench", description: {}, timeoutSeconds: 30 });
+async function pair(rank: number, rendezvous: string, secret: Uint8Array | undefined) {
+  const waits = { timeoutSeconds: 30, peerTimeoutSeconds: 15 };
+  const node = await Node.open({ size: 2, rank, rendezvous, secret, group: "bench", ...waits });
+  const { lanes: [links] } = await node.meet({ description: {}, facts: {}, lanes: 1 });
+  return { node, link: links.get(1 - rank)! };
 }
 
 function freePort(): number {
@@ -90,9 +93,9 @@ export async function benchLinks(): Promise<Row[]> {
       args: ["run", "-A", import.meta.filename!, "--follow", rendezvous],
       env: { BENCH_SECRET: secret ? secret.toHex() : "" },
     }).spawn();
-    const { links } = await pair(0, rendezvous, secret);
-    rows.push(...await drive(links.get(1)!, kind));
-    links.get(1)!.close();
+    const { node, link } = await pair(0, rendezvous, secret);
+    rows.push(...await drive(link, kind));
+    await node.close();
     await other.status;
   }
   return rows;
@@ -101,9 +104,9 @@ export async function benchLinks(): Promise<Row[]> {
 if (import.meta.main) {
   if (Deno.args[0] === "--follow") {
     const hex = Deno.env.get("BENCH_SECRET")!;
-    const { links } = await pair(1, Deno.args[1], hex === "" ? undefined : Uint8Array.fromHex(hex));
-    await follow(links.get(0)!);
-    links.get(0)!.close();
+    const { node, link } = await pair(1, Deno.args[1], hex === "" ? undefined : Uint8Array.fromHex(hex));
+    await follow(link);
+    await node.close();
   } else {
     const rows = await benchLinks();
     if (Deno.args.includes("--json")) console.log(JSON.stringify(rows));

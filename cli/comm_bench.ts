@@ -1,7 +1,7 @@
 /** `muster comm-bench`. */
 
 import { UserError } from "../errors.ts";
-import { meet, type Meeting } from "../network/rendezvous.ts";
+import { Node } from "../network/node.ts";
 import { readSecret } from "../network/secret.ts";
 import { defaultSizes, type LinkMeasurements, measureLinks } from "../parallel/measure_links.ts";
 import { slowLinks } from "../parallel/slow_links.ts";
@@ -15,6 +15,9 @@ const bytesMost = 2 ** 30;
 
 /** Least limit of waits, in seconds: the others wait while two measure a link, which takes a few seconds if it is slow. */
 const leastSilence = 10;
+
+/** How long a process may be silent, in seconds. */
+const peerTimeoutSeconds = 15;
 
 /** Whom this process measures with. */
 interface Place {
@@ -33,31 +36,34 @@ export async function commBenchCommand(options: Options): Promise<number> {
   const secretFile = optionalText(options.secretFile);
   const secret = readSecret(secretFile);
   const { nodes, rank, rendezvous, children } = readPlace(options);
+  let node: Node | undefined;
   try {
-    const meeting = await meet({
+    node = await Node.open({
       size: nodes,
       rank,
       rendezvous,
       listen: optionalText(options.listen),
       secret,
       group: "comm-bench",
-      description: { version, sizes: sizes.map(formatSize).join(",") },
       timeoutSeconds,
+      peerTimeoutSeconds,
       report: (sentence) => printError(`${sentence}\n`),
     });
-    const first = meeting.rank === 0;
+    const description = { version, sizes: sizes.map(formatSize).join(",") };
+    const { rank: own, machines, lanes: [links] } = await node.meet({ description, facts: {}, lanes: 1 });
+    const first = own === 0;
     const progress = (what: string) => first && printError(`${what}\n`);
     const silence = Math.max(timeoutSeconds, leastSilence);
-    const measured = await measureLinks({ ...meeting, timeoutSeconds: silence, sizes, progress });
-    const names = namesOf(meeting, rendezvous);
-    if (first) show(measured, names, json);
-    else if (json) printJson({ rank: meeting.rank, nodes });
-    else print(`node ${meeting.rank} of ${nodes} has measured; node 0 prints the tables\n`);
+    const measured = await measureLinks({ rank: own, size: nodes, links, timeoutSeconds: silence, sizes, progress });
+    if (first) show(measured, machines, json);
+    else if (json) printJson({ rank: own, nodes });
+    else print(`node ${own} of ${nodes} has measured; node 0 prints the tables\n`);
     return 0;
   } catch (error) {
     for (const child of children) end(child);
     throw error;
   } finally {
+    await node?.close();
     await Promise.all(children.map((child) => child.status));
   }
 }
@@ -115,12 +121,6 @@ function readSizes(options: Options): readonly number[] {
 function formatSize(bytes: number): string {
   if (bytes % 2 ** 20 === 0) return `${bytes / 2 ** 20} MiB`;
   return bytes % 2 ** 10 === 0 ? `${bytes / 2 ** 10} KiB` : `${bytes} B`;
-}
-
-/** The nodes in words, by rank. */
-function namesOf({ rank, size, links }: Meeting, rendezvous: string): string[] {
-  const own = `node ${rank} (${Deno.hostname()}, ${rendezvous})`;
-  return Array.from({ length: size }, (_, other) => links.get(other)?.peer ?? own);
 }
 
 /** A number in ten columns, with as many decimals as make three digits. */

@@ -1,112 +1,219 @@
 /**
- * What the host of a rendezvous learns of those who come, whether they fit together, and which rank each gets.
+ * What processes say to each other to meet, whether they fit together, and which rank each gets.
+ *
+ * A connection to a node's door begins, behind the handshake, with a `Hello`: who comes to meet says `join` and is then
+ * answered with what a `HostSays`; who was told of the others says `link`; who hosts elsewhere says `knock`.
  * @module
  */
 
 import { MachineError, messageOf, UserError } from "../errors.ts";
 import type { Credentials } from "./handshake.ts";
-import type { Link } from "./link.ts";
-import { list, nullable, object, type Schema, text, texts, truth, whole } from "./messages.ts";
+import { list, nullable, object, type Schema, text, texts, truth, variants, whole } from "./messages.ts";
 
 /** Most processes of a group; ranks are below. */
 export const sizeMost = 2048;
+/** Most lanes between two nodes. */
+export const lanesMost = 1024;
+/** Time for one who has proven itself to say what it wants, in seconds. */
+export const helloSeconds = 10;
 
 /** Who meets, where, and on what terms. */
-export interface MeetOptions extends Credentials {
-  /** Processes of the group. */
+export interface NodeOptions extends Credentials {
+  /** Most processes of the run; the first meeting waits for as many. */
   readonly size: number;
-  /** This one's rank; else the host assigns one. Rank 0 hosts. */
+  /** Fewest with which the run goes on (default: all). */
+  readonly least?: number;
+  /** This one's rank at the first meeting; else the host assigns one. Rank 0 hosts. */
   readonly rank?: number;
   /** `host:port`, the same for all. */
   readonly rendezvous: string;
   /** Address of the interface to listen on; else the one that leads to the rendezvous. */
   readonly listen?: string;
-  /** What all must agree in: at most 64 texts of 1024 characters. */
-  readonly description: Readonly<Record<string, string>>;
-  /** Time for all to come together. */
+  /** Time for a meeting. */
   readonly timeoutSeconds: number;
-  /** Told in sentences of what was refused; the meeting goes on. */
+  /** How long a member may be silent. */
+  readonly peerTimeoutSeconds: number;
+  /** Told in sentences of who was refused, lost or left out; the node goes on. */
   readonly report?: (sentence: string) => void;
 }
 
-/** A group that has met. */
-export interface Meeting {
-  readonly rank: number;
-  readonly size: number;
-  /** To every other rank. */
-  readonly links: ReadonlyMap<number, Link>;
+/** What a node comes to a meeting with. */
+export interface Offer {
+  /** What all must agree in: at most 64 texts of 1024 characters. */
+  readonly description: Readonly<Record<string, string>>;
+  /** What all are told of this node: at most 16 texts of 256 characters. */
+  readonly facts: Readonly<Record<string, string>>;
+  /** Links between each two, besides the one for control; the same for all. */
+  readonly lanes: number;
 }
 
-/** Time for one who has proven itself to say what it wants, in seconds. */
-export const helloSeconds = 10;
-
-/** What a process says of itself. */
-export interface Join {
-  /** The rank it must have, or null for any. */
-  readonly rank: number | null;
-  /** The size of the group it expects. */
-  readonly size: number;
+/** Where a node's door is. */
+export interface Place {
   /** The name of its machine, for messages. */
   readonly machine: string;
-  /** Where the others reach it. */
   readonly hostname: string;
   readonly port: number;
-  /** What all must agree in: version, model, data, settings. */
-  readonly description: Readonly<Record<string, string>>;
 }
 
-/** Checks what a process says of itself. */
-export const joinSchema: Schema<Join> = object<Join>({
-  rank: nullable(whole(0, sizeMost - 1)),
-  size: whole(1, sizeMost),
-  machine: text(255),
-  hostname: text(64),
-  port: whole(1, 65535),
-  description: texts(64, 1024),
-});
-
-/** Throws a TypeError if the description is larger than others would take. */
-export function checkDescription(description: Readonly<Record<string, string>>): void {
-  texts(64, 1024)(description);
+/** What a process says of itself. */
+export interface Join extends Offer {
+  readonly place: Place;
+  /** The rank it must have at the first meeting, or null for any. */
+  readonly rank: number | null;
+  readonly size: number;
+  readonly least: number;
+  /** The world it was in last. */
+  readonly last: { readonly world: string; readonly number: number; readonly rank: number } | null;
 }
 
-/** Why a group does not come about. */
-export interface Refusal {
-  readonly sentence: string;
-  /** True if somebody asked for what cannot be, false if a machine failed. */
-  readonly mistake: boolean;
+/** Where a run goes on as far as a node knows. */
+export interface Whereabouts {
+  /** The number of the newest world it was in; 0 for none. */
+  readonly number: number;
+  /** True if that world has not ended. */
+  readonly running: boolean;
+  /** The host's rank in that world. */
+  readonly rank: number;
+  /** The host's door, or null for unknown. */
+  readonly place: Place | null;
 }
 
-/** Most characters of a refusal's sentence. */
+/** How one speaks to a door first. */
+export type Hello =
+  | { readonly kind: "join"; readonly join: Join }
+  | LinkHello
+  | { readonly kind: "knock"; readonly where: Whereabouts };
+
+/** Says which link of which world a connection is to be; answered with the same. Lane 0 is for control. */
+export interface LinkHello {
+  readonly kind: "link";
+  readonly world: string;
+  readonly from: number;
+  readonly to: number;
+  readonly lane: number;
+}
+
+/** A member as all are told of it. */
+export interface MemberFacts {
+  readonly place: Place;
+  readonly facts: Readonly<Record<string, string>>;
+}
+
+/** Who is in a world. */
+export interface Membership {
+  /** Random, so that nothing of another world is taken for one's own. */
+  readonly world: string;
+  /** From 1 on, rising. */
+  readonly number: number;
+  /** Whom this is told. */
+  readonly rank: number;
+  /** By rank. */
+  readonly members: readonly MemberFacts[];
+  readonly lanes: number;
+}
+
+/** What a host says to who came: to wait, where else to go, that it must go, whom to link to, that the world begins. */
+export type HostSays =
+  | { readonly kind: "wait"; readonly running: boolean }
+  | { readonly kind: "elsewhere"; readonly place: Place }
+  | { readonly kind: "refused"; readonly sentence: string; readonly mistake: boolean }
+  | { readonly kind: "invited"; readonly membership: Membership }
+  | { readonly kind: "begin"; readonly world: string };
+
+/** What a member says to its host when its links are made, or when time for it is over: to whom they are not. */
+export interface Outcome {
+  readonly world: string;
+  readonly missing: readonly number[];
+}
+
+const rankSchema = whole(0, sizeMost - 1);
+const numberSchema = whole(0, 2 ** 48);
+const worldSchema = text(32);
+const placeSchema = object<Place>({ machine: text(255), hostname: text(255), port: whole(1, 65535) });
+const factsSchema = texts(16, 256);
+/** Most characters of a sentence. */
 const sentenceMost = 4096;
 
-/** The refusal that an error is for the others. */
-export function refusalOf(error: unknown): Refusal {
-  return { sentence: messageOf(error).slice(0, sentenceMost), mistake: error instanceof UserError };
-}
-
-const refusalSchema = nullable(object<Refusal>({ sentence: text(sentenceMost), mistake: truth }));
-
-/** What the host says: a refusal, or the rank of whom it tells and where all ranks are. */
-export interface Invitation {
-  readonly refusal: Refusal | null;
-  readonly rank: number;
-  /** Machine, address and port by rank. */
-  readonly places: readonly Place[];
-}
-
-/** Where a rank is. */
-export type Place = Pick<Join, "machine" | "hostname" | "port">;
-
-/** Checks what the host says. */
-export const invitationSchema: Schema<Invitation> = object<Invitation>({
-  refusal: refusalSchema,
-  rank: whole(0, sizeMost - 1),
-  places: list(object<Place>({ machine: text(255), hostname: text(64), port: whole(1, 65535) }), sizeMost),
+const joinSchema = object<Join>({
+  place: placeSchema,
+  rank: nullable(rankSchema),
+  size: whole(1, sizeMost),
+  least: whole(1, sizeMost),
+  last: nullable(object({ world: worldSchema, number: numberSchema, rank: rankSchema })),
+  description: texts(64, 1024),
+  facts: factsSchema,
+  lanes: whole(0, lanesMost),
 });
 
-/** Checks what a member answers once it is linked to all others, or has failed to: null, or why. */
-export const outcomeSchema: Schema<{ refusal: Refusal | null }> = object({ refusal: refusalSchema });
+/** Checks what a knock is answered with. */
+export const whereaboutsSchema: Schema<Whereabouts> = object<Whereabouts>({
+  number: numberSchema,
+  running: truth,
+  rank: rankSchema,
+  place: nullable(placeSchema),
+});
+
+/** Checks what is said to a door. */
+export const helloSchema: Schema<Hello> = variants<Hello>({
+  join: { join: joinSchema },
+  link: { world: worldSchema, from: rankSchema, to: rankSchema, lane: whole(0, lanesMost) },
+  knock: { where: whereaboutsSchema },
+});
+
+/** Checks what a host says. */
+export const hostSchema: Schema<HostSays> = variants<HostSays>({
+  wait: { running: truth },
+  elsewhere: { place: placeSchema },
+  refused: { sentence: text(sentenceMost), mistake: truth },
+  invited: {
+    membership: object<Membership>({
+      world: worldSchema,
+      number: numberSchema,
+      rank: rankSchema,
+      members: list(object<MemberFacts>({ place: placeSchema, facts: factsSchema }), sizeMost),
+      lanes: whole(0, lanesMost),
+    }),
+  },
+  begin: { world: worldSchema },
+});
+
+/** Checks what a member says to its host. */
+export const outcomeSchema: Schema<Outcome> = object<Outcome>({
+  world: worldSchema,
+  missing: list(rankSchema, sizeMost),
+});
+
+/** Throws a TypeError if an offer is larger than others would take. */
+export function checkOffer({ description, facts, lanes }: Offer): void {
+  texts(64, 1024)(description);
+  factsSchema(facts);
+  whole(0, lanesMost)(lanes);
+}
+
+/** The refusal that an error is for others. */
+export function refusalOf(error: unknown): HostSays {
+  return {
+    kind: "refused",
+    sentence: messageOf(error).slice(0, sentenceMost),
+    mistake: error instanceof UserError,
+  };
+}
+
+/** The error for what another says has happened. */
+export function errorOf({ sentence, mistake }: { readonly sentence: string; readonly mistake: boolean }): Error {
+  return mistake ? new UserError(sentence) : new MachineError(sentence, { restartable: true });
+}
+
+/** True if a run goes on where `theirs` says rather than where `own` does: in a newer world, or by a lower rank. */
+export function leads(theirs: Whereabouts, own: Whereabouts): boolean {
+  if (theirs.place === null || theirs.number < own.number) return false;
+  return theirs.number > own.number || (!theirs.running && theirs.rank < own.rank);
+}
+
+/** True if two places are one. */
+export function samePlace(a: Place, b: Place): boolean {
+  return a.hostname === b.hostname && a.port === b.port;
+}
 
 /** A place in words. */
 export function placeName({ machine, hostname, port }: Place): string {
@@ -118,59 +225,8 @@ export function nodeName(rank: number, place: Place): string {
   return `node ${rank} (${placeName(place)})`;
 }
 
-/** The error that a refusal is. */
-export function refusalError({ sentence, mistake }: Refusal): Error {
-  return mistake ? new UserError(sentence) : new MachineError(sentence, { restartable: true });
-}
-
-function said(value: string | undefined): string {
-  if (value === undefined) return "none";
-  return value.length > 100 ? `"${value.slice(0, 100)}…"` : `"${value}"`;
-}
-
 /** Several things one behind the other; of many the first. */
 export function several(things: readonly string[], separator = "; "): string {
   const more = things.length > 8 ? `${separator}and ${things.length - 8} more` : "";
   return things.slice(0, 8).join(separator) + more;
-}
-
-/** What does not fit together among those who came, the host first; in sentences. */
-export function disagreements([host, ...others]: readonly Join[]): string[] {
-  const found: string[] = [];
-  const known = new Map<number, Join>();
-  for (const join of [host, ...others]) {
-    if (join.rank === null) continue;
-    const other = known.get(join.rank);
-    if (other) found.push(`${placeName(other)} and ${placeName(join)} both have rank ${join.rank}`);
-    else if (join.rank >= host.size) found.push(`${placeName(join)} has rank ${join.rank} of a group of ${host.size}`);
-    known.set(join.rank, join);
-  }
-  const facts = ({ size, description }: Join): Map<string, string> =>
-    new Map([["nodes", String(size)], ...Object.entries(description)]);
-  const expected = facts(host);
-  for (const join of others) {
-    const given = facts(join);
-    for (const name of new Set([...expected.keys(), ...given.keys()])) {
-      const [own, theirs] = [expected.get(name), given.get(name)];
-      if (own === theirs) continue;
-      found.push(`${name} is ${said(theirs)} at ${placeName(join)} and ${said(own)} at ${placeName(host)}`);
-    }
-  }
-  return found;
-}
-
-/** What does not fit together, in a sentence. */
-export function disagreementSentence(found: readonly string[]): string {
-  return `The machines do not agree: ${several(found)}`;
-}
-
-/** A rank for each: the given ones, and for the others the lowest that are free, in order. */
-export function assignRanks(given: readonly (number | null)[]): number[] {
-  const taken = new Set(given);
-  let next = 0;
-  return given.map((rank) => {
-    if (rank !== null) return rank;
-    while (taken.has(next)) next++;
-    return next++;
-  });
 }

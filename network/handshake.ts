@@ -23,7 +23,7 @@ import { AuthenticatedLink } from "./authenticated_link.ts";
 import type { NamedLink } from "./plain_link.ts";
 
 /** Version of everything said between processes; others are refused. */
-export const protocolVersion = 1;
+export const protocolVersion = 2;
 
 const magic = new TextEncoder().encode("MUSTERLK");
 const nonceBytes = 32;

@@ -1,133 +1,124 @@
 /**
- * Those who come to a rendezvous.
+ * Coming to another node's door to meet.
  * @module
  */
 
 import { MachineError, messageOf } from "../errors.ts";
-import { before, type Deadline, inSeconds } from "./deadline.ts";
-import {
-  helloSeconds,
-  type Invitation,
-  invitationSchema,
-  type Join,
-  type Meeting,
-  type MeetOptions,
-  nodeName,
-  type Place,
-  refusalError,
-  refusalOf,
-  several,
-  sizeMost,
-} from "./gathering.ts";
-import { connect, type LinkListener, listen } from "./listener.ts";
-import { object, receiveMessage, sendMessage, whole } from "./messages.ts";
+import { before, type Deadline, inSeconds, silentTicks, ticking, tickMilliseconds } from "./deadline.ts";
+import { errorOf, type Hello, hostSchema, type Join, type NodeOptions, type Outcome, type Place } from "./gathering.ts";
+import { connect } from "./listener.ts";
+import { Linking } from "./linking.ts";
+import { receiveMessage, sendMessage } from "./messages.ts";
+import { Outbox } from "./outbox.ts";
 import type { NamedLink } from "./plain_link.ts";
 
-/** What two members say to each other. */
-const pairSchema = object<{ from: number; to: number }>({ from: whole(1, sizeMost - 1), to: whole(1, sizeMost - 1) });
+/** How long members try to link to each other, in seconds. */
+export function linkSeconds({ peerTimeoutSeconds }: NodeOptions): number {
+  return 2 * peerTimeoutSeconds;
+}
 
-/** Comes to the rendezvous and is linked to the others. */
-export async function join(
-  options: MeetOptions,
-  address: { hostname: string; port: number },
-  deadline: Deadline,
-): Promise<Meeting> {
-  const { size, secret, group, description, report, timeoutSeconds } = options;
-  const { link: host, hostname: near } = await connect("the rendezvous", address, { secret, group, deadline });
-  const links = new Map<number, NamedLink>([[0, host]]);
-  const invited = Promise.withResolvers<Invitation>();
-  const linked = Promise.withResolvers<void>();
-  invited.promise.catch(() => {});
-  const failed = new AbortController();
-  const { signal } = failed;
-  const add = (rank: number, link: NamedLink, place: Place) => {
-    link.peer = nodeName(rank, place);
-    links.set(rank, link);
-    if (links.size === size - 1) linked.resolve();
-  };
-  const closeOnFailure = (link: NamedLink) => signal.addEventListener("abort", () => link.close(), { once: true });
-  const answer = async (link: NamedLink) => {
-    closeOnFailure(link);
-    try {
-      const { rank, places } = await invited.promise;
-      const late = () => new MachineError(`${link.peer} said nothing for ${helloSeconds} s`);
-      const { from, to } = await before(inSeconds(helloSeconds), receiveMessage(link, pairSchema), late);
-      if (to !== rank || from <= rank || from >= size || links.has(from)) {
-        throw new MachineError(`${link.peer} wanted to link node ${from} to node ${to}, this being node ${rank}`);
-      }
-      await sendMessage(link, { from: rank, to: from });
-      if (links.has(from)) throw new MachineError(`node ${from} came twice`);
-      add(from, link, places[from]);
-    } catch (error) {
-      link.close();
-      report?.(`Refused a connection: ${messageOf(error)}`);
-    }
-  };
-  let listener: LinkListener | undefined;
-  let opening: Promise<void>[] = [];
+/** What came of a visit: links to all, another door to go to, or that there is no host here any more. */
+export type Visit =
+  /** It was refused, or time is over. */
+  | { readonly kind: "failed"; readonly why: Error }
+  | { readonly kind: "linked"; readonly linking: Linking }
+  | { readonly kind: "elsewhere"; readonly place: Place }
+  | { readonly kind: "lost"; readonly why: Error };
+
+/** What a visitor needs. */
+export interface VisitOptions {
+  readonly node: NodeOptions;
+  /** Ends it. */
+  readonly signal: AbortSignal;
+  /** Whose door it is, for messages. */
+  readonly who: string;
+  readonly address: { readonly hostname: string; readonly port: number };
+  /** How long to try to reach it. */
+  readonly reached: Deadline;
+  /** By when the meeting must have been; a running world puts it off. */
+  readonly deadline: Deadline;
+  /** Given the interface that leads to the host, what to say there. */
+  readonly join: (near: string) => Promise<Join>;
+  /** Called when the host has taken this node in. */
+  readonly accepted: () => void;
+  /** Where links that come in belong. */
+  readonly register: (linking: Linking) => void;
+}
+
+/** Comes to a door; what fails on the way there or later counts as the host being lost. */
+export async function visit(options: VisitOptions): Promise<Visit> {
+  const { node, signal, who, address, reached, join } = options;
+  const { secret, group, peerTimeoutSeconds } = node;
+  let link: NamedLink | undefined;
+  let stop = () => {};
   try {
-    const interfaceName = options.listen ?? near;
-    listener = await listen({ hostname: interfaceName, port: 0, secret, group, opened: answer, refused: report });
-    const anyInterface = listener.hostname === "0.0.0.0" || listener.hostname === "::";
-    const own: Join = {
-      rank: options.rank ?? null,
-      size,
-      machine: Deno.hostname(),
-      hostname: anyInterface ? near : listener.hostname,
-      port: listener.port,
-      description,
-    };
-    await sendMessage(host, own);
-    const hear = async () => {
-      const told = await receiveMessage(host, invitationSchema);
-      if (told.refusal) throw refusalError(told.refusal);
-      return told;
-    };
-    const { rank, places } = await before(
-      deadline,
-      hear(),
-      () => new MachineError(`The group was not complete at ${host.peer} within ${timeoutSeconds} s`),
-    );
-    if (places.length !== size || rank < 1 || rank >= size) {
-      throw new MachineError(`${host.peer} made this node ${rank} of ${places.length}, not one of ${size}`);
-    }
-    host.peer = nodeName(0, places[0]);
-    invited.resolve({ rank, places, refusal: null });
-    opening = places.slice(1, rank).map(async (place, i) => {
-      const to = i + 1;
-      const { link } = await connect(`node ${to} on ${place.machine}`, place, { secret, group, deadline, signal });
-      closeOnFailure(link);
-      try {
-        await sendMessage(link, { from: rank, to });
-        await before(
-          deadline,
-          receiveMessage(link, pairSchema),
-          () => new MachineError(`${link.peer} does not answer`),
-        );
-        add(to, link, place);
-      } catch (error) {
-        link.close();
-        throw error;
-      }
+    const opened = await connect(who, address, { secret, group, deadline: reached, signal });
+    link = opened.link;
+    const { peer } = link;
+    signal.addEventListener("abort", () => opened.link.close(), { once: true });
+    const silence = Promise.withResolvers<never>();
+    let ticks = 0;
+    stop = ticking(tickMilliseconds(peerTimeoutSeconds), () => {
+      if (++ticks <= silentTicks(peerTimeoutSeconds)) return;
+      silence.reject(new MachineError(`${peer} was silent for ${peerTimeoutSeconds} s`, { restartable: true }));
     });
-    if (links.size === size - 1) linked.resolve();
-    const late = () => {
-      const others = places.map((place, i) => ({ place, i })).filter(({ i }) => i !== rank && !links.has(i));
-      const names = several(others.map(({ place, i }) => nodeName(i, place)));
-      return new MachineError(`Waited ${timeoutSeconds} s for ${names || host.peer}`, { restartable: true });
-    };
-    const ready = Promise.all([...opening, linked.promise]).then(() => sendMessage(host, { refusal: null }));
-    await before(deadline, Promise.all([ready, hear()]), late);
-    return { rank, size, links: new Map([...links].sort(([a], [b]) => a - b)) };
+    const hello: Hello = { kind: "join", join: await join(opened.hostname) };
+    await sendMessage(link, hello);
+    const attending = attend(link, options, () => ticks = 0);
+    attending.catch(() => {});
+    return await Promise.race([attending, silence.promise]);
   } catch (error) {
-    invited.reject(error);
-    failed.abort();
-    const refusal = refusalOf(error);
-    await before(inSeconds(1), sendMessage(host, { refusal }), () => new MachineError("unheard")).catch(() => {});
-    for (const link of links.values()) link.close();
-    await Promise.allSettled(opening);
+    return { kind: "lost", why: error instanceof Error ? error : new Error(messageOf(error)) };
+  } finally {
+    stop();
+    link?.close();
+  }
+}
+
+/** Does what the host says until the world begins or something else is to be done. */
+async function attend(link: NamedLink, options: VisitOptions, heard: () => void): Promise<Visit> {
+  const { node, accepted, register } = options;
+  const { timeoutSeconds, report = () => {} } = node;
+  const outbox = new Outbox(link);
+  const { peer } = link;
+  const late = new MachineError(`The group was not complete at ${peer} within ${timeoutSeconds} s`, {
+    restartable: true,
+  });
+  let { deadline } = options;
+  let linking: Linking | undefined;
+  let begun = false;
+  try {
+    for (;;) {
+      const word = await before(deadline, receiveMessage(link, hostSchema), () => late);
+      heard();
+      if (word.kind === "refused") return { kind: "failed", why: errorOf(word) };
+      if (word.kind === "elsewhere") return word;
+      if (word.kind === "wait") {
+        accepted();
+        if (word.running) deadline = inSeconds(timeoutSeconds);
+      }
+      if (word.kind === "invited") {
+        linking?.close();
+        const own = linking = new Linking(word.membership, node, inSeconds(linkSeconds(node)), report);
+        register(own);
+        // Once invited, the host decides how long it takes.
+        deadline = Math.max(deadline, inSeconds(3 * linkSeconds(node)));
+        own.open();
+        const tell = () => {
+          const outcome: Outcome = { world: own.membership.world, missing: own.missing() };
+          if (linking === own) outbox.send(outcome);
+        };
+        before(own.deadline, own.complete, () => new MachineError("late")).then(tell, tell);
+      }
+      if (word.kind === "begin" && word.world === linking?.membership.world) {
+        begun = true;
+        return { kind: "linked", linking };
+      }
+    }
+  } catch (error) {
+    if (error === late) return { kind: "failed", why: late };
     throw error;
   } finally {
-    listener?.close();
+    if (!begun) linking?.close();
   }
 }

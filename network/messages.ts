@@ -7,8 +7,8 @@ import { decode, encode } from "@msgpack/msgpack";
 import { MachineError, messageOf } from "../errors.ts";
 import type { Link } from "./link.ts";
 
-/** Most bytes of a message: the addresses of 2,048 machines with the longest names take 0.8 MB. */
-export const messageBytes = 1 << 20;
+/** Most bytes of a message: what 2,048 machines tell of themselves takes 1 MB, of which 4 kB each would be allowed. */
+export const messageBytes = 1 << 23;
 
 /** Gives a value its type, or throws saying what is wrong with it. */
 export type Schema<T> = (value: unknown) => T;
@@ -79,6 +79,25 @@ export function object<T>(fields: { readonly [K in keyof T]: Schema<T[K]> }): Sc
     })) as T;
   };
 }
+
+/** An object whose `kind` says which fields it has besides. */
+export function variants<T extends { readonly kind: string }>(
+  cases: {
+    readonly [K in T["kind"]]: {
+      readonly [F in Exclude<keyof Extract<T, { kind: K }>, "kind">]: Schema<Extract<T, { kind: K }>[F]>;
+    };
+  },
+): Schema<T> {
+  const schemas = new Map(Object.entries(cases).map(([kind, fields]) => [kind, object(fields as Fields)]));
+  return (value) => {
+    const { kind, ...rest } = Object.fromEntries(entriesOf(value));
+    const schema = typeof kind === "string" ? schemas.get(kind) : undefined;
+    if (!schema) throw new TypeError(`one of the kinds ${[...schemas.keys()].join(", ")} was expected`);
+    return { kind, ...schema(rest) } as unknown as T;
+  };
+}
+
+type Fields = { readonly [name: string]: Schema<unknown> };
 
 /** Sends a message. */
 export async function sendMessage(link: Link, value: unknown): Promise<void> {

@@ -1,0 +1,304 @@
+/**
+ * How the processes of a run find each other, hear who lives, and meet again when that changes.
+ *
+ * Each node has a door, an address where it listens as long as it lives; one of them is the rendezvous, which all know.
+ * Nodes *meet* at one door, whose node hosts the meeting, and so form a *world*: fixed members with ranks, and links
+ * between each two. A world ends when a member is lost or one ends it. Then the members meet again, each by the same rule:
+ * it goes to the door of the lowest rank that it does not know to be gone, and if that is itself it hosts. So there is no
+ * vote. Where two come to host since they know different things, they learn of it by knocking at each other's door
+ * (`knock.ts`), and the one that is behind comes to the other.
+ *
+ * Who comes to a door of which the node is in a world or on its way to another host is sent there; who comes to the
+ * host's waits in its lobby (`lobby.ts`), and is taken along into the next world. A host that is not at the rendezvous
+ * knocks there every beat, so that whoever gathers there learns where the run goes on.
+ *
+ * A network that falls in two leaves two parts, and each goes on if it has the fewest members that a run needs: only
+ * when that is more than half of all can there be no two worlds.
+ * @module
+ */
+
+import { MachineError, messageOf, UserError } from "../errors.ts";
+import { before, type Deadline, inSeconds, pause, ticking, tickMilliseconds } from "./deadline.ts";
+import {
+  checkOffer,
+  helloSchema,
+  helloSeconds,
+  type Join,
+  type LinkHello,
+  type NodeOptions,
+  type Offer,
+  type Place,
+  sizeMost,
+  type Whereabouts,
+} from "./gathering.ts";
+import { knock } from "./knock.ts";
+import type { Linking } from "./linking.ts";
+import { type LinkListener, listen } from "./listener.ts";
+import { Lobby } from "./lobby.ts";
+import { Meeting } from "./meeting_host.ts";
+import { visit } from "./meeting_member.ts";
+import { receiveMessage, sendMessage } from "./messages.ts";
+import type { NamedLink } from "./plain_link.ts";
+import { listenAtRendezvous, parseAddress } from "./rendezvous.ts";
+import { World } from "./world.ts";
+
+export type { NodeOptions, Offer };
+export { World };
+
+/** This process among those of a run. */
+export class Node {
+  readonly #options: NodeOptions;
+  readonly #rendezvous: { hostname: string; port: number };
+  readonly #lobby: Lobby;
+  readonly #stop: () => void;
+  #listener: LinkListener | undefined;
+  #place: Place | undefined;
+  /** True if this node's door is the rendezvous. */
+  #known = false;
+  #world: World | undefined;
+  /** The meeting that this node hosts. */
+  #meeting: Meeting | undefined;
+  #linking: Linking | undefined;
+  #nextLinking = Promise.withResolvers<void>();
+  readonly #closed = new AbortController();
+  #knocking = false;
+
+  private constructor(options: NodeOptions) {
+    this.#options = options;
+    this.#rendezvous = parseAddress(options.rendezvous);
+    const { peerTimeoutSeconds } = options;
+    const beat = 2 * tickMilliseconds(peerTimeoutSeconds);
+    this.#lobby = new Lobby({
+      beatMilliseconds: beat,
+      patienceSeconds: 1.5 * peerTimeoutSeconds,
+      report: (sentence) => this.#report(sentence),
+      changed: () => this.#showWaiting(),
+    });
+    this.#stop = ticking(beat, () => this.#showWhereabouts());
+  }
+
+  /**
+   * Opens this node's door, if it knows yet where.
+   *
+   * @throws UserError if ranks, sizes or addresses cannot be, or the port is in use
+   */
+  static async open(options: NodeOptions): Promise<Node> {
+    const { size, least = size, rank } = options;
+    if (!(Number.isInteger(size) && size >= 1 && size <= sizeMost)) {
+      throw new UserError(`A group has 1 to ${sizeMost} machines, not ${size}`);
+    }
+    if (!(Number.isInteger(least) && least >= 1 && least <= size)) {
+      throw new UserError(`A group of ${size} goes on with 1 to ${size} machines, not with at least ${least}`);
+    }
+    if (rank !== undefined && !(Number.isInteger(rank) && rank >= 0 && rank < size)) {
+      throw new UserError(`Rank ${rank} is not one of a group of ${size}: ranks are 0 to ${size - 1}`);
+    }
+    const node = new Node(options);
+    try {
+      node.#listener = await listenAtRendezvous(options, (link) => node.#greet(link));
+    } catch (error) {
+      await node.close();
+      throw error;
+    }
+    if (node.#listener) {
+      node.#known = true;
+      node.#place = { machine: Deno.hostname(), ...node.#rendezvous };
+    }
+    return node;
+  }
+
+  /**
+   * Forms a world with the others; one that runs is ended.
+   *
+   * @throws UserError if the machines do not agree, a rank is there twice, or what answers is a stranger; MachineError if
+   *   too few come, or this node is left out
+   */
+  async meet(offer: Offer): Promise<World> {
+    checkOffer(offer);
+    await this.#world?.end("this node meets the others anew");
+    const { timeoutSeconds, peerTimeoutSeconds } = this.#options;
+    this.#lobby.set({});
+    const deadline = inSeconds(timeoutSeconds);
+    const lost = new Set(this.#world?.gone);
+    let elsewhere: Place | undefined;
+    for (;;) {
+      if (this.#closed.signal.aborted) throw new MachineError("This node was closed while it met the others");
+      const place: { hostname: string; port: number } | undefined = elsewhere ?? this.#hostOf(lost);
+      if (!place) {
+        const met = await this.#host(offer, lost, deadline);
+        if (met instanceof World) return met;
+        elsewhere = met;
+        continue;
+      }
+      // Who has been in no world knows only the rendezvous, and waits for it.
+      const first = !elsewhere && !this.#world;
+      const reached = first ? deadline : Math.min(deadline, inSeconds(peerTimeoutSeconds));
+      const came = await visit({
+        node: this.#options,
+        signal: this.#closed.signal,
+        who: first ? "the rendezvous" : "the host",
+        address: place,
+        reached,
+        // Hosts should say first who did not come in time.
+        deadline: this.#world ? deadline + 1000 : deadline,
+        join: (near) => this.#join(offer, near),
+        accepted: () => this.#lobby.set({ elsewhere: { machine: "", ...place } }),
+        register: (linking) => this.#register(linking),
+      });
+      if (came.kind === "linked") return this.#begin(came.linking, offer);
+      this.#lobby.set({});
+      if (came.kind === "failed") throw came.why;
+      const late = performance.now() >= deadline;
+      if (came.kind === "lost") {
+        if (late || (first && came.why instanceof UserError)) throw came.why;
+        if (!first) this.#report(`There is no host any more: ${messageOf(came.why)}`);
+        const rank = this.#world?.membership.members.findIndex(({ place: { hostname, port } }) =>
+          hostname === place.hostname && port === place.port
+        );
+        if (rank !== undefined && rank >= 0) lost.add(rank);
+      }
+      elsewhere = came.kind === "elsewhere" ? came.place : undefined;
+      await pause(50);
+    }
+  }
+
+  /** Shuts the door and leaves the world, if one runs, without ending it for the others. */
+  async close(): Promise<void> {
+    this.#closed.abort();
+    this.#stop();
+    this.#listener?.close();
+    this.#lobby.close();
+    await this.#world?.leave();
+  }
+
+  #report(sentence: string): void {
+    if (!this.#closed.signal.aborted) this.#options.report?.(sentence);
+  }
+
+  /** Whose door to meet at; undefined if at this node's. */
+  #hostOf(lost: ReadonlySet<number>): Place | { hostname: string; port: number } | undefined {
+    if (!this.#world) return this.#known ? undefined : this.#rendezvous;
+    const { members, rank } = this.#world.membership;
+    const lowest = members.findIndex((_, i) => !lost.has(i));
+    return lowest < 0 || lowest === rank ? undefined : members[lowest].place;
+  }
+
+  async #host(offer: Offer, gone: ReadonlySet<number>, deadline: Deadline): Promise<World | Place> {
+    const own = await this.#join(offer);
+    const membership = this.#world?.membership;
+    const meeting = this.#meeting = new Meeting({
+      node: this.#options,
+      signal: this.#closed.signal,
+      own,
+      lobby: this.#lobby,
+      last: membership && { membership, gone },
+      deadline,
+      where: () => this.#whereabouts(),
+      register: (linking) => this.#register(linking),
+    });
+    this.#lobby.set({ terms: membership && own });
+    try {
+      const met = await meeting.run();
+      if ("port" in met) return met;
+      return this.#begin(met, offer);
+    } finally {
+      this.#meeting = undefined;
+    }
+  }
+
+  async #begin(linking: Linking, offer: Offer): Promise<World> {
+    const world = this.#world = new World(linking.membership, linking.links, this.#options.peerTimeoutSeconds);
+    const { size } = this.#options;
+    if (world.rank > 0) this.#lobby.set({ elsewhere: world.membership.members[0].place });
+    else this.#lobby.set({ terms: await this.#join(offer), room: size - world.size });
+    this.#showWaiting();
+    // Who comes now may be a member that knows already that this node is to host.
+    world.lost.then(() => this.#world === world && !this.#closed.signal.aborted && this.#lobby.set({}));
+    return world;
+  }
+
+  /** What this node says of itself; its door is opened at the interface that leads to the others, if it is not yet. */
+  async #join(offer: Offer, near?: string): Promise<Join> {
+    const { size, least = size, rank = null, secret, group, report, listen: own } = this.#options;
+    if (!this.#place) {
+      const hostname = own ?? near ?? this.#rendezvous.hostname;
+      const opened = (link: NamedLink) => this.#greet(link);
+      const listener = await listen({ hostname, port: 0, secret, group, opened, refused: report });
+      this.#listener = listener;
+      if (this.#closed.signal.aborted) listener.close();
+      const all = listener.hostname === "0.0.0.0" || listener.hostname === "::";
+      this.#place = {
+        machine: Deno.hostname(),
+        hostname: all ? near ?? this.#rendezvous.hostname : listener.hostname,
+        port: listener.port,
+      };
+    }
+    const membership = this.#world?.membership;
+    const last = membership ? { world: membership.world, number: membership.number, rank: membership.rank } : null;
+    const { description, facts, lanes } = offer;
+    return { place: this.#place, rank: this.#known ? 0 : rank, size, least, last, description, facts, lanes };
+  }
+
+  /** Hears what somebody wants who came to the door. */
+  async #greet(link: NamedLink): Promise<void> {
+    try {
+      const late = () => new MachineError(`${link.peer} said nothing for ${helloSeconds} s`);
+      const hello = await before(inSeconds(helloSeconds), receiveMessage(link, helloSchema), late);
+      if (this.#closed.signal.aborted) link.close();
+      else if (hello.kind === "join") await this.#lobby.receive(link, hello.join);
+      else if (hello.kind === "link") await this.#take(link, hello);
+      else {
+        await sendMessage(link, this.#whereabouts());
+        this.#meeting?.moveTo(hello.where);
+        // Who has heard the answer ends the link.
+        await before(inSeconds(helloSeconds), link.read(new Uint8Array(1)), late).catch(() => {});
+        link.close();
+      }
+    } catch (error) {
+      link.close();
+      this.#report(`Refused a connection: ${messageOf(error)}`);
+    }
+  }
+
+  /** Takes in a link of a world that is being formed, of which this node may hear a little later. */
+  async #take(link: NamedLink, hello: LinkHello): Promise<void> {
+    const deadline = inSeconds(helloSeconds);
+    while (this.#linking?.membership.world !== hello.world) {
+      const unknown = () => new MachineError(`${link.peer} wanted a link of a world that is not being formed here`);
+      await before(deadline, this.#nextLinking.promise, unknown);
+    }
+    await this.#linking.accept(link, hello);
+  }
+
+  #register(linking: Linking): void {
+    this.#linking = linking;
+    const next = this.#nextLinking;
+    this.#nextLinking = Promise.withResolvers();
+    next.resolve();
+  }
+
+  #whereabouts(): Whereabouts {
+    const world = this.#world;
+    const number = world?.number ?? 0;
+    if (world?.running) return { number, running: true, rank: 0, place: world.membership.members[0].place };
+    const place = this.#meeting ? this.#place ?? null : null;
+    return { number, running: false, rank: world?.rank ?? 0, place };
+  }
+
+  #showWaiting(): void {
+    if (this.#world?.running && this.#world.rank === 0) this.#world.setWaiting(this.#lobby.waiting());
+  }
+
+  /** A host that is elsewhere knocks at the rendezvous. */
+  async #showWhereabouts(): Promise<void> {
+    const hosts = this.#world && (this.#meeting || (this.#world.running && this.#world.rank === 0));
+    if (this.#known || !hosts || this.#knocking) return;
+    this.#knocking = true;
+    try {
+      const answer = await knock(this.#rendezvous, this.#whereabouts(), this.#options, this.#closed.signal);
+      if (typeof answer !== "string") this.#meeting?.moveTo(answer);
+    } finally {
+      this.#knocking = false;
+    }
+  }
+}
