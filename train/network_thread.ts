@@ -64,9 +64,9 @@ export class NetworkThread {
     else if (message.type === "trace") onTrace(message.lane, message.spans);
   }
 
-  #await<T extends NetworkMessage>(type: T["type"]): Promise<T> {
+  #await<K extends NetworkMessage["type"]>(type: K): Promise<Extract<NetworkMessage, { type: K }>> {
     return new Promise((resolve, reject) => {
-      this.#expected = { type, resolve: (message) => resolve(message as T), reject };
+      this.#expected = { type, resolve: resolve as (message: NetworkMessage) => void, reject };
     });
   }
 
@@ -74,7 +74,7 @@ export class NetworkThread {
     order: NetworkOrder,
     answer: K,
   ): Promise<Extract<NetworkMessage, { type: K }>> {
-    const answered = this.#await<Extract<NetworkMessage, { type: K }>>(answer);
+    const answered = this.#await(answer);
     this.#worker.postMessage(order);
     return answered;
   }
