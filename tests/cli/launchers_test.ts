@@ -72,9 +72,11 @@ testWhere(noSlurm, "deploy/slurm.sbatch starts one process on each machine; its 
     const body = `${folder}/body`;
     Deno.writeTextFileSync(body, `#!/bin/sh\n#SBATCH -N2 -n3\n${words}\n`);
     const script = [
-      `sbatch --quiet --wait -o ${folder}/out --gpus-per-node=0 --cpus-per-task=2 --time=1 ${deploy}slurm.sbatch --steps 9`,
-      `sbatch --quiet --wait -o ${folder}/body.out ${body}`,
-    ].join("; ");
+      `sbatch --quiet -o ${folder}/out --gpus-per-node=0 --cpus-per-task=2 --time=1 ${deploy}slurm.sbatch --steps 9`,
+      `sbatch --quiet -o ${folder}/body.out ${body}`,
+      // sbatch --wait looks only every few seconds.
+      "while squeue --noheader | grep -q .; do sleep 0.1; done",
+    ].join(" && ");
     const made = `${folder}/made`;
     const env = { SECRET_FILE: made, MUSTER: program, RUN: `${folder}/run` };
     const ended = await execute(withSlurm(2, ["sh", "-c", script]), env);
