@@ -7,9 +7,15 @@ const secret = "a secret of sixteen bytes and more";
 const bench = ["comm-bench", "--sizes", "4KiB", "--json", "--timeout", "20"];
 
 const noSlurm = lacking(["slurmctld", "slurmd", "srun", "munged", "unshare", "ip"], true);
-const noMpi = lacking(["mpirun"]);
+const noMpi = lacking(["mpirun"]) ?? otherMpi();
 const noHosts = lacking(["unshare", "ip"], true);
 const noSystemd = lacking(["systemd-analyze"]);
+
+/** Why mpirun is none that takes the flags of Open MPI. */
+function otherMpi(): string | undefined {
+  const { stdout } = new Deno.Command("mpirun", { args: ["--version"], stderr: "null" }).outputSync();
+  return new TextDecoder().decode(stdout).includes("Open MPI") ? undefined : "its mpirun is not Open MPI's";
+}
 
 /** The objects that the processes printed, a line each. */
 function printed({ stdout }: Ended): { rank?: number; nodes: number | string[]; links?: unknown[] }[] {
