@@ -7,6 +7,7 @@ import { defaultSizes, type LinkMeasurements, measureLinks } from "../parallel/m
 import { slowLinks } from "../parallel/slow_links.ts";
 import { ownCommand } from "../train/supervisor.ts";
 import { version } from "../train/version.ts";
+import { type NodeFlags, nodeFlags, type NodePlace, readNodePlace } from "./nodes.ts";
 import { print, printError, printJson } from "./output.ts";
 import { bytesOption, numberOption, optionalNumber, type Options } from "./values.ts";
 
@@ -19,31 +20,29 @@ const leastSilence = 10;
 /** How long a process may be silent, in seconds. */
 const peerTimeoutSeconds = 15;
 
-/** Whom this process measures with. */
-interface Place {
-  readonly nodes: number;
-  readonly rank: number | undefined;
-  readonly rendezvous: string;
-  /** Other processes that this one has started. */
-  readonly children: readonly Deno.ChildProcess[];
-}
-
 /** The command. */
 export async function commBenchCommand(options: Options): Promise<number> {
   const json = options.json === true;
   const sizes = readSizes(options);
   const timeoutSeconds = numberOption(options, "timeout", { least: 1, most: 1e6 });
-  const secretFile = optionalText(options.secretFile);
-  const secret = readSecret(secretFile);
-  const { nodes, rank, rendezvous, children } = readPlace(options);
+  const flags = nodeFlags(options);
+  const local = optionalNumber(options, "local", { least: 2, most: 64, whole: true });
+  const { nodes, rendezvous, nodeRank, listen } = flags;
+  if (local !== undefined && [nodes, rendezvous, nodeRank, listen].some((flag) => flag !== undefined)) {
+    throw new UserError("--local is for one machine: leave it out, or --nodes and what goes with it");
+  }
+  // Who asks for --local wants it under a launcher too.
+  const given = await readNodePlace(local === undefined ? flags : { ...flags, nodes: 1 });
+  const children: Deno.ChildProcess[] = [];
+  const place = given ?? startLocal(local ?? 2, flags, options, children);
   let node: Node | undefined;
   try {
     node = await Node.open({
-      size: nodes,
-      rank,
-      rendezvous,
-      listen: optionalText(options.listen),
-      secret,
+      size: place.nodes,
+      rank: place.nodeRank,
+      rendezvous: place.rendezvous,
+      listen: place.listen,
+      secret: place.secret,
       group: "comm-bench",
       timeoutSeconds,
       peerTimeoutSeconds,
@@ -54,10 +53,11 @@ export async function commBenchCommand(options: Options): Promise<number> {
     const first = own === 0;
     const progress = (what: string) => first && printError(`${what}\n`);
     const silence = Math.max(timeoutSeconds, leastSilence);
-    const measured = await measureLinks({ rank: own, size: nodes, links, timeoutSeconds: silence, sizes, progress });
+    const size = place.nodes;
+    const measured = await measureLinks({ rank: own, size, links, timeoutSeconds: silence, sizes, progress });
     if (first) show(measured, machines, json);
-    else if (json) printJson({ rank: own, nodes });
-    else print(`node ${own} of ${nodes} has measured; node 0 prints the tables\n`);
+    else if (json) printJson({ rank: own, nodes: size });
+    else print(`node ${own} of ${size} has measured; node 0 prints the tables\n`);
     return 0;
   } catch (error) {
     for (const child of children) end(child);
@@ -76,35 +76,25 @@ function end(child: Deno.ChildProcess): void {
   }
 }
 
-function optionalText(value: unknown): string | undefined {
-  return value === undefined ? undefined : String(value);
-}
-
-/** Who takes part; without --nodes it starts the others. */
-function readPlace(options: Options): Place {
-  const nodes = optionalNumber(options, "nodes", { least: 1, whole: true }) ?? 1;
-  const rank = optionalNumber(options, "nodeRank", { least: 0, whole: true });
-  const rendezvous = optionalText(options.rendezvous);
-  if (nodes > 1) {
-    if (rendezvous === undefined) throw new UserError(`--nodes ${nodes} needs --rendezvous host:port, where they meet`);
-    if (options.local !== undefined) throw new UserError("--local is for one machine: leave it or --nodes out");
-    return { nodes, rank, rendezvous, children: [] };
-  }
-  for (const [name, flag] of [["rendezvous", "--rendezvous"], ["nodeRank", "--node-rank"], ["listen", "--listen"]]) {
-    if (options[name] !== undefined) throw new UserError(`${flag} is for several machines: say how many with --nodes`);
-  }
-  const local = optionalNumber(options, "local", { least: 2, most: 64, whole: true }) ?? 2;
+/** Starts the other processes, for measurements on one machine; the place is this one's. */
+function startLocal(
+  nodes: number,
+  { secretFile }: NodeFlags,
+  options: Options,
+  children: Deno.ChildProcess[],
+): Pick<NodePlace, "nodes" | "nodeRank" | "rendezvous" | "listen" | "secret"> {
+  const secret = readSecret(secretFile);
   const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   listener.close();
-  const address = `127.0.0.1:${listener.addr.port}`;
+  const rendezvous = `127.0.0.1:${listener.addr.port}`;
   const passed = (["sizes", "timeout", "secretFile"] as const).flatMap((name) =>
     options[name] === undefined ? [] : [name === "secretFile" ? "--secret-file" : `--${name}`, String(options[name])]
   );
-  const children = Array.from({ length: local - 1 }, (_, i) => {
-    const place = ["--nodes", String(local), "--rendezvous", address, "--node-rank", String(i + 1)];
-    return ownCommand(["comm-bench", ...place, ...passed], { stdout: "null" }).spawn();
-  });
-  return { nodes: local, rank: 0, rendezvous: address, children };
+  for (let rank = 1; rank < nodes; rank++) {
+    const place = ["--nodes", String(nodes), "--rendezvous", rendezvous, "--node-rank", String(rank)];
+    children.push(ownCommand(["comm-bench", ...place, ...passed], { stdout: "null" }).spawn());
+  }
+  return { nodes, nodeRank: 0, rendezvous, listen: undefined, secret };
 }
 
 function readSizes(options: Options): readonly number[] {

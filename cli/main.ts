@@ -173,9 +173,13 @@ function build(run: (action: () => Promise<number>) => void): Command {
   command(program, "comm-bench", "measure latency and bandwidth between machines, and name the slow link", [
     "muster comm-bench",
     "muster comm-bench --nodes 3 --rendezvous 10.0.0.1:29500 --secret-file secret   (the same on each machine)",
+    "srun -N3 muster comm-bench --secret-file secret   (mpirun likewise: the launcher says how many there are, and where)",
     "muster comm-bench --local 4 --sizes 64KiB,16MiB --json",
   ])
-    .option("--nodes <n>", "machines, each running this command; if left out, processes of this machine are measured")
+    .option(
+      "--nodes <n>",
+      "machines, each running this command (default: as the launcher says); if one, processes of it are measured",
+    )
     .option("--rendezvous <host:port>", "where the machines meet: an address of one of them, the same for all")
     .option(
       "--node-rank <n>",
@@ -183,7 +187,7 @@ function build(run: (action: () => Promise<number>) => void): Command {
     )
     .option("--listen <address>", "interface to listen on (default: the one that leads to the rendezvous)")
     .option("--secret-file <file>", "the secret of all machines (default: MUSTER_SECRET); on loopback none is needed")
-    .option("--local <n>", "without --nodes: processes to measure over loopback, for a first try (default: 2)")
+    .option("--local <n>", "on one machine: processes to measure over loopback, for a first try (default: 2)")
     .option("--sizes <list>", "bytes to all-reduce, like 4KiB,1MiB (default: 4KiB to 64MiB)")
     .option(
       "--timeout <s>",

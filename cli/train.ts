@@ -8,7 +8,7 @@ import { progressReporter } from "../train/progress.ts";
 import { runOf } from "../train/prepare_run.ts";
 import { nextRunFolder } from "../train/run_folder.ts";
 import { completeSettings, type GivenSettings, parseSettings, readSettingsFile } from "../train/settings.ts";
-import { isSupervised, restartableExitCode, supervise } from "../train/supervisor.ts";
+import { isSupervised, restartableExitCode, stopRequest, stopSignals, supervise } from "../train/supervisor.ts";
 import { train, type TrainResult } from "../train/trainer.ts";
 import { print, printError, printJson, report, terminalColumns } from "./output.ts";
 import type { Options } from "./values.ts";
@@ -54,7 +54,6 @@ async function showSample(result: TrainResult, given: GivenSettings, signal: Abo
 /** In the process that trains. */
 async function trainHere(given: GivenSettings, json: boolean, quiet: boolean): Promise<number> {
   const controller = new AbortController();
-  const stopSignals: readonly Deno.Signal[] = Deno.build.os === "windows" ? ["SIGINT"] : ["SIGTERM"];
   let requests = 0;
   const stop = () => {
     if (++requests > 1) Deno.exit(130);
@@ -62,9 +61,9 @@ async function trainHere(given: GivenSettings, json: boolean, quiet: boolean): P
     if (!quiet) printError("\nfinishing this step, then saving; once more stops at once\n");
   };
   const ignore = () => {};
-  for (const signal of stopSignals) Deno.addSignalListener(signal, stop);
-  // An interrupt from the terminal reaches this process too; the watching one turns it into a request to stop.
-  if (Deno.build.os !== "windows") Deno.addSignalListener("SIGINT", ignore);
+  // What reaches this process too, the watching one turns into a request.
+  for (const signal of stopSignals) Deno.addSignalListener(signal, ignore);
+  Deno.addSignalListener(stopRequest, stop);
   // Nobody is left to watch: the step under way is saved, and nothing goes on by itself.
   const watcher = Deno.ppid;
   const watching = setInterval(() => Deno.ppid === watcher || controller.abort(), 1000);
@@ -81,8 +80,8 @@ async function trainHere(given: GivenSettings, json: boolean, quiet: boolean): P
     return 0;
   } finally {
     clearInterval(watching);
-    for (const signal of stopSignals) Deno.removeSignalListener(signal, stop);
-    if (Deno.build.os !== "windows") Deno.removeSignalListener("SIGINT", ignore);
+    for (const signal of stopSignals) Deno.removeSignalListener(signal, ignore);
+    Deno.removeSignalListener(stopRequest, stop);
   }
 }
 

@@ -48,7 +48,7 @@ function readPrivate(file: string): Uint8Array {
 }
 
 /** True for 127.0.0.0/8 and ::1. */
-function isLoopback(address: string): boolean {
+export function isLoopback(address: string): boolean {
   return /^(::ffff:)?127\.\d+\.\d+\.\d+$/i.test(address) || address === "::1";
 }
 

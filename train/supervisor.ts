@@ -42,8 +42,14 @@ export function ownCommand(
   });
 }
 
-/** Ways to stop: an interrupt from the terminal reaches the child as well, which waits for the request that follows. */
-const signals: readonly Deno.Signal[] = Deno.build.os === "windows" ? ["SIGINT"] : ["SIGINT", "SIGTERM"];
+/**
+ * Ways to stop. A terminal's interrupt, and the signals of Slurm, mpirun and systemd, reach the child as well, which waits
+ * for the request that follows.
+ */
+export const stopSignals: readonly Deno.Signal[] = Deno.build.os === "windows" ? ["SIGINT"] : ["SIGINT", "SIGTERM"];
+
+/** The request to stop that the child gets from its supervisor, and from nobody else. */
+export const stopRequest: Deno.Signal = Deno.build.os === "windows" ? "SIGINT" : "SIGUSR2";
 
 /** Signals by which drivers and kernels end a process, in plain words. */
 const causes: Readonly<Record<string, string>> = {
@@ -69,14 +75,14 @@ export async function supervise(options: SupervisorOptions): Promise<number> {
     const forward = () => {
       stopping = true;
       try {
-        child.kill(Deno.build.os === "windows" ? "SIGINT" : "SIGTERM");
+        child.kill(stopRequest);
       } catch {
         // It has ended already.
       }
     };
-    for (const signal of signals) Deno.addSignalListener(signal, forward);
+    for (const signal of stopSignals) Deno.addSignalListener(signal, forward);
     const status = await child.status;
-    for (const signal of signals) Deno.removeSignalListener(signal, forward);
+    for (const signal of stopSignals) Deno.removeSignalListener(signal, forward);
     if (!status.signal && status.code !== restartableExitCode && status.code <= 2) return status.code;
     if (stopping && status.code === 130) return 130;
     const last = latestCheckpoint(run);

@@ -271,6 +271,31 @@ function childOf(pid: number): number {
 }
 
 Deno.test({
+  name: "SIGTERM to both of its processes, as Slurm and mpirun send it, is one request: what was trained is saved",
+  ignore: Deno.build.os !== "linux",
+  fn: () =>
+    inFolder(async (folder) => {
+      const args = ["train", "--data", "text.txt", "--steps", "100000", "--out", "run", "--json", ...small];
+      const child = command(folder, args).spawn();
+      const reader = child.stdout.pipeThrough(new TextDecoderStream()).getReader();
+      let output = "";
+      let asked = false;
+      for (let chunk = await reader.read(); !chunk.done; chunk = await reader.read()) {
+        output += chunk.value;
+        if (asked || !output.includes('"step":5,')) continue;
+        asked = true;
+        Deno.kill(childOf(child.pid), "SIGTERM");
+        await new Promise((resolve) => setTimeout(resolve, 100));
+        child.kill("SIGTERM");
+      }
+      await child.stderr.cancel();
+      assert.equal((await child.status).code, 0);
+      const last = events(output).pop();
+      assert.deepEqual([last.event, last.stopped], ["done", true]);
+    }),
+});
+
+Deno.test({
   name: "a training process that is killed is reported in plain words, and with --restarts goes on from its checkpoint",
   ignore: Deno.build.os !== "linux",
   fn: () =>
