@@ -32,8 +32,8 @@ export async function join(
   address: { hostname: string; port: number },
   deadline: Deadline,
 ): Promise<Meeting> {
-  const { size, secret, group, description, report, timeoutSeconds } = options;
-  const { link: host, hostname: near } = await connect("the rendezvous", address, { secret, group, deadline });
+  const { size, secret, group, tls, description, report, timeoutSeconds } = options;
+  const { link: host, hostname: near } = await connect("the rendezvous", address, { secret, group, tls, deadline });
   const links = new Map<number, NamedLink>([[0, host]]);
   const invited = Promise.withResolvers<Invitation>();
   const linked = Promise.withResolvers<void>();
@@ -67,7 +67,7 @@ export async function join(
   let opening: Promise<void>[] = [];
   try {
     const interfaceName = options.listen ?? near;
-    listener = await listen({ hostname: interfaceName, port: 0, secret, group, opened: answer, refused: report });
+    listener = await listen({ hostname: interfaceName, port: 0, secret, group, tls, opened: answer, refused: report });
     const anyInterface = listener.hostname === "0.0.0.0" || listener.hostname === "::";
     const own: Join = {
       rank: options.rank ?? null,
@@ -95,7 +95,7 @@ export async function join(
     invited.resolve({ rank, places, refusal: null });
     opening = places.slice(1, rank).map(async (place, i) => {
       const to = i + 1;
-      const { link } = await connect(`node ${to} on ${place.machine}`, place, { secret, group, deadline, signal });
+      const { link } = await connect(`node ${to} on ${place.machine}`, place, { secret, group, tls, deadline, signal });
       closeOnFailure(link);
       try {
         await sendMessage(link, { from: rank, to });

@@ -58,12 +58,12 @@ export function parseAddress(address: string): { hostname: string; port: number 
 /** Listens at the rendezvous; undefined if another process is to host it. */
 async function tryHosting(
   address: { hostname: string; port: number },
-  { rank, listen: own, secret, group, report }: MeetOptions,
+  { rank, listen: own, secret, group, tls, report }: MeetOptions,
   opened: (link: NamedLink) => void,
 ): Promise<LinkListener | undefined> {
   const hostname = rank === 0 && own !== undefined ? own : address.hostname;
   try {
-    return await listen({ hostname, port: address.port, secret, group, opened, refused: report });
+    return await listen({ hostname, port: address.port, secret, group, tls, opened, refused: report });
   } catch (error) {
     const elsewhere = isTaken(error) || isUnknownName(error);
     if (elsewhere && rank === undefined) return undefined;
