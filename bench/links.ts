@@ -1,15 +1,16 @@
 /**
- * `deno run -A bench/links.ts [--json]`: GB/s and time for a message there and back of plain and authenticated links
- * between two processes on loopback.
+ * `deno run -A bench/links.ts [--json]`: GB/s and time for a message there and back of plain, authenticated and TLS
+ * links between two processes on loopback.
  */
 
 import { randomBytes } from "node:crypto";
 import type { Link } from "../network/link.ts";
 import { meet } from "../network/rendezvous.ts";
+import type { TlsIdentity } from "../network/tls_identity.ts";
 
 /** What was measured of one kind of link and size of message. */
 interface Row {
-  readonly link: "plain" | "authenticated";
+  readonly link: "plain" | "authenticated" | "tls";
   readonly messageBytes: number;
   /** Of messages sent one behind the other in one direction; the median of five rounds. */
   readonly gigabytesPerSecond: number;
@@ -70,8 +71,16 @@ async function drive(link: Link, kind: Row["link"]): Promise<Row[]> {
   return rows;
 }
 
-function pair(rank: number, rendezvous: string, secret: Uint8Array | undefined) {
-  return meet({ size: 2, rank, rendezvous, secret, group: "bench", description: {}, timeoutSeconds: 30 });
+/** A certificate of the tests, for both ends. */
+function identity(): TlsIdentity {
+  const text = (name: string) =>
+    Deno.readTextFileSync(new URL(`../tests/network/certificates/${name}`, import.meta.url));
+  return { certificate: text("alpha.pem"), key: text("alpha.key"), authority: text("authority.pem") };
+}
+
+function pair(rank: number, rendezvous: string, kind: string, secret: Uint8Array | undefined) {
+  const tls = kind === "tls" ? identity() : undefined;
+  return meet({ size: 2, rank, rendezvous, secret, tls, group: "bench", description: {}, timeoutSeconds: 30 });
 }
 
 function freePort(): number {
@@ -80,17 +89,17 @@ function freePort(): number {
   return listener.addr.port;
 }
 
-/** Measures both kinds. */
+/** Measures all kinds. */
 export async function benchLinks(): Promise<Row[]> {
   const rows: Row[] = [];
-  for (const kind of ["plain", "authenticated"] as const) {
+  for (const kind of ["plain", "authenticated", "tls"] as const) {
     const rendezvous = `127.0.0.1:${freePort()}`;
-    const secret = kind === "plain" ? undefined : new Uint8Array(randomBytes(32));
+    const secret = kind === "authenticated" ? new Uint8Array(randomBytes(32)) : undefined;
     const other = new Deno.Command(Deno.execPath(), {
-      args: ["run", "-A", import.meta.filename!, "--follow", rendezvous],
+      args: ["run", "-A", import.meta.filename!, "--follow", rendezvous, kind],
       env: { BENCH_SECRET: secret ? secret.toHex() : "" },
     }).spawn();
-    const { links } = await pair(0, rendezvous, secret);
+    const { links } = await pair(0, rendezvous, kind, secret);
     rows.push(...await drive(links.get(1)!, kind));
     links.get(1)!.close();
     await other.status;
@@ -101,7 +110,7 @@ export async function benchLinks(): Promise<Row[]> {
 if (import.meta.main) {
   if (Deno.args[0] === "--follow") {
     const hex = Deno.env.get("BENCH_SECRET")!;
-    const { links } = await pair(1, Deno.args[1], hex === "" ? undefined : Uint8Array.fromHex(hex));
+    const { links } = await pair(1, Deno.args[1], Deno.args[2], hex === "" ? undefined : Uint8Array.fromHex(hex));
     await follow(links.get(0)!);
     links.get(0)!.close();
   } else {

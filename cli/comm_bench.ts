@@ -3,6 +3,7 @@
 import { UserError } from "../errors.ts";
 import { meet, type Meeting } from "../network/rendezvous.ts";
 import { readSecret } from "../network/secret.ts";
+import { readTlsIdentity } from "../network/tls_identity.ts";
 import { defaultSizes, type LinkMeasurements, measureLinks } from "../parallel/measure_links.ts";
 import { slowLinks } from "../parallel/slow_links.ts";
 import { ownCommand } from "../train/supervisor.ts";
@@ -32,6 +33,11 @@ export async function commBenchCommand(options: Options): Promise<number> {
   const timeoutSeconds = numberOption(options, "timeout", { least: 1, most: 1e6 });
   const secretFile = optionalText(options.secretFile);
   const secret = readSecret(secretFile);
+  const tls = readTlsIdentity({
+    tlsCert: optionalText(options.tlsCert),
+    tlsKey: optionalText(options.tlsKey),
+    tlsCa: optionalText(options.tlsCa),
+  });
   const { nodes, rank, rendezvous, children } = readPlace(options);
   try {
     const meeting = await meet({
@@ -40,6 +46,7 @@ export async function commBenchCommand(options: Options): Promise<number> {
       rendezvous,
       listen: optionalText(options.listen),
       secret,
+      tls,
       group: "comm-bench",
       description: { version, sizes: sizes.map(formatSize).join(",") },
       timeoutSeconds,
@@ -91,8 +98,10 @@ function readPlace(options: Options): Place {
   const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   listener.close();
   const address = `127.0.0.1:${listener.addr.port}`;
-  const passed = (["sizes", "timeout", "secretFile"] as const).flatMap((name) =>
-    options[name] === undefined ? [] : [name === "secretFile" ? "--secret-file" : `--${name}`, String(options[name])]
+  const passed = ["sizes", "timeout", "secretFile", "tlsCert", "tlsKey", "tlsCa"].flatMap((name) =>
+    options[name] === undefined
+      ? []
+      : [`--${name.replace(/[A-Z]/, (letter) => `-${letter.toLowerCase()}`)}`, String(options[name])]
   );
   const children = Array.from({ length: local - 1 }, (_, i) => {
     const place = ["--nodes", String(local), "--rendezvous", address, "--node-rank", String(i + 1)];

@@ -53,7 +53,7 @@ export class TlsLink implements NamedLink {
   #ended: Error | undefined;
   #binding = new Uint8Array(0);
 
-  constructor(connection: Deno.TcpConn, public peer: string, role: Role, identity: TlsIdentity) {
+  constructor(connection: Deno.TcpConn, peer: string, role: Role, identity: TlsIdentity) {
     this.#connection = connection;
     this.#plain = new PlainLink(connection, peer);
     this.#wire = new Duplex({
@@ -85,6 +85,14 @@ export class TlsLink implements NamedLink {
     this.#pull();
     this.#proven = this.#prove(role, identity);
     this.#proven.catch((error) => this.#end(error));
+  }
+
+  get peer(): string {
+    return this.#plain.peer;
+  }
+
+  set peer(name: string) {
+    this.#plain.peer = name;
   }
 
   /** What only the two ends of this connection have. */
