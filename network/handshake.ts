@@ -25,6 +25,7 @@ import { UserError } from "../errors.ts";
 import { AuthenticatedLink } from "./authenticated_link.ts";
 import type { NamedLink } from "./plain_link.ts";
 import type { TlsIdentity } from "./tls_identity.ts";
+import { handshakeFailure } from "./tls_link.ts";
 
 /** Version of everything said between processes; others are refused. */
 export const protocolVersion = 1;
@@ -62,8 +63,6 @@ async function receive(link: NamedLink, length: number): Promise<Uint8Array> {
 
 /** First bytes of TLS: of an alert, which is how a listener refuses, and of an opener's hello. */
 const [tlsAlert, tlsHello] = [[21, 3], [22, 3]];
-/** The alert that a handshake has failed (RFC 8446), which a TLS opener understands. */
-const noTls = new Uint8Array([...tlsAlert, 3, 0, 2, 2, 40]);
 
 /** The other side's opening and the version it speaks; or what it is instead, which its first bytes tell. */
 async function receiveOpening(
@@ -138,7 +137,7 @@ export async function introduce(link: NamedLink, credentials: Credentials): Prom
 export async function admit(link: NamedLink, credentials: Credentials): Promise<NamedLink> {
   const received = await receiveOpening(link);
   if (received === "TLS") {
-    await link.write(noTls);
+    await link.write(handshakeFailure);
     throw new UserError(
       `${link.peer} opened with TLS, and this process has no certificate: give it --tls-cert as well`,
     );

@@ -25,6 +25,9 @@ const pieceBytes = 1 << 18;
 /** Longest signature; one of RSA with 8192 bits has 1024. */
 const signatureMost = 1024;
 
+/** The alert that a handshake has failed (RFC 8446): tells an opener that TLS, or the lack of it, is not what is wanted. */
+export const handshakeFailure: Uint8Array = new Uint8Array([21, 3, 3, 0, 2, 2, 40]);
+
 /** Which end of a connection this is. */
 export type Role = "opener" | "listener";
 
@@ -79,7 +82,10 @@ export class TlsLink implements NamedLink {
       this.#secured.resolve();
     });
     this.#socket.on("data", (bytes: Uint8Array) => this.#receive(bytes));
-    this.#socket.on("error", (error: Error) => this.#end(this.#tlsError(error)));
+    // Behind the handshake a `TLSSocket` that no `tls.Server` made tells errors by the second name only.
+    for (const name of ["error", "_tlsError"]) this.#socket.on(name, (error: Error) => this.#refuse(role, error));
+    this.#socket.on("end", () => this.#end(this.#cut()));
+    this.#socket.on("close", () => this.#end(this.#broken("TLS does not take what came")));
     this.#wire.on("error", () => {});
     this.#secured.promise.catch(() => {});
     this.#pull();
@@ -207,7 +213,10 @@ export class TlsLink implements NamedLink {
       await this.#take(signature);
       const digest = digestOf(other!.publicKey);
       const proven = verify(digest, said(role === "opener" ? "listener" : "opener"), other!.publicKey, signature);
-      if (!proven) await refuse("is shown by one who does not have its key");
+      const reason = "is shown by one who does not have its key";
+      if (!proven && role === "listener") await refuse(reason);
+      // The listener has accepted this side, so nothing is left to say.
+      if (!proven) throw new UserError(`The certificate of ${this.peer} ${reason}`);
     };
     if (fault !== undefined) await refuse(fault);
     if (role === "opener") await show();
@@ -230,10 +239,14 @@ export class TlsLink implements NamedLink {
     return new MachineError(`The connection to ${this.peer} broke: ${reason}`, { restartable: true });
   }
 
-  /** What TLS does not take, in a sentence. */
-  #tlsError(error: Error): Error {
-    if (!this.#handshaking) return this.#broken(messageOf(error));
-    return new UserError(`${this.peer} does not speak TLS as this process does, or speaks none (${messageOf(error)})`);
+  /** Ends the link for what TLS does not take. */
+  async #refuse(role: Role, error: Error): Promise<void> {
+    if (!this.#handshaking) return this.#end(this.#broken(messageOf(error)));
+    // An opener without TLS is told, as TLS itself would do, had it the time.
+    if (role === "listener") await this.#plain.write(handshakeFailure).catch(() => {});
+    this.#end(
+      new UserError(`${this.peer} does not speak TLS as this process does, or speaks none (${messageOf(error)})`),
+    );
   }
 
   #end(error: Error): void {

@@ -91,10 +91,12 @@ Deno.test("who shows a certificate without having its key is refused, where node
     const [victim, forger] = [pair[at], pair[1 - at]];
     const outcome = assert.rejects(
       victim.read(new Uint8Array(1)),
-      /^UserError: The certificate of peer [ab] (is shown by one who does not have its key)$/,
+      /^UserError: The certificate of peer [ab] is shown by one who does not have its key$/,
     );
-    await assert.rejects(forger.write(noise(1)), /does not accept this machine's certificate|ended|broke/);
+    const refused = assert.rejects(forger.read(new Uint8Array(1)), /does not accept this machine's certificate|ended/);
     await outcome;
+    victim.close();
+    await refused;
     for (const link of pair) link.close();
   }
 });
