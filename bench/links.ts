@@ -6,6 +6,7 @@
 import { randomBytes } from "node:crypto";
 import type { Link } from "../network/link.ts";
 import { Node } from "../network/node.ts";
+import type { TlsIdentity } from "../network/tls_identity.ts";
 
 /** What was measured of one kind of link and size of message. */
 interface Row {
@@ -70,9 +71,17 @@ async function drive(link: Link, kind: Row["link"]): Promise<Row[]> {
   return rows;
 }
 
-async function pair(rank: number, rendezvous: string, secret: Uint8Array | undefined) {
+/** A certificate of the tests, for both ends. */
+function identity(): TlsIdentity {
+  const text = (name: string) =>
+    Deno.readTextFileSync(new URL(`../tests/network/certificates/${name}`, import.meta.url));
+  return { certificate: text("alpha.pem"), key: text("alpha.key"), authority: text("authority.pem") };
+}
+
+async function pair(rank: number, rendezvous: string, kind: string, secret: Uint8Array | undefined) {
   const waits = { timeoutSeconds: 30, peerTimeoutSeconds: 15 };
-  const node = await Node.open({ size: 2, rank, rendezvous, secret, group: "bench", ...waits });
+  const tls = kind === "tls" ? identity() : undefined;
+  const node = await Node.open({ size: 2, rank, rendezvous, secret, tls, group: "bench", ...waits });
   const { lanes: [links] } = await node.meet({ description: {}, facts: {}, lanes: 1 });
   return { node, link: links.get(1 - rank)! };
 }
@@ -83,17 +92,17 @@ function freePort(): number {
   return listener.addr.port;
 }
 
-/** Measures both kinds. */
+/** Measures all kinds. */
 export async function benchLinks(): Promise<Row[]> {
   const rows: Row[] = [];
-  for (const kind of ["plain", "authenticated"] as const) {
+  for (const kind of ["plain", "authenticated", "tls"] as const) {
     const rendezvous = `127.0.0.1:${freePort()}`;
-    const secret = kind === "plain" ? undefined : new Uint8Array(randomBytes(32));
+    const secret = kind === "authenticated" ? new Uint8Array(randomBytes(32)) : undefined;
     const other = new Deno.Command(Deno.execPath(), {
-      args: ["run", "-A", import.meta.filename!, "--follow", rendezvous],
+      args: ["run", "-A", import.meta.filename!, "--follow", rendezvous, kind],
       env: { BENCH_SECRET: secret ? secret.toHex() : "" },
     }).spawn();
-    const { node, link } = await pair(0, rendezvous, secret);
+    const { node, link } = await pair(0, rendezvous, kind, secret);
     rows.push(...await drive(link, kind));
     await node.close();
     await other.status;
@@ -104,7 +113,7 @@ export async function benchLinks(): Promise<Row[]> {
 if (import.meta.main) {
   if (Deno.args[0] === "--follow") {
     const hex = Deno.env.get("BENCH_SECRET")!;
-    const { node, link } = await pair(1, Deno.args[1], hex === "" ? undefined : Uint8Array.fromHex(hex));
+    const { node, link } = await pair(1, Deno.args[1], Deno.args[2], hex === "" ? undefined : Uint8Array.fromHex(hex));
     await follow(link);
     await node.close();
   } else {

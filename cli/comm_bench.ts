@@ -3,11 +3,14 @@
 import { UserError } from "../errors.ts";
 import { Node } from "../network/node.ts";
 import { readSecret } from "../network/secret.ts";
+import { readTlsIdentity } from "../network/tls_identity.ts";
 import { defaultSizes, type LinkMeasurements, measureLinks } from "../parallel/measure_links.ts";
 import { slowLinks } from "../parallel/slow_links.ts";
+import { type NodeFlags, type NodePlace, readNodePlace } from "../train/node_place.ts";
+import { flagName } from "../train/settings.ts";
 import { ownCommand } from "../train/supervisor.ts";
 import { version } from "../train/version.ts";
-import { type NodeFlags, nodeFlags, type NodePlace, readNodePlace } from "./nodes.ts";
+import { nodeFlags } from "./nodes.ts";
 import { print, printError, printJson } from "./output.ts";
 import { bytesOption, numberOption, optionalNumber, type Options } from "./values.ts";
 
@@ -43,6 +46,7 @@ export async function commBenchCommand(options: Options): Promise<number> {
       rendezvous: place.rendezvous,
       listen: place.listen,
       secret: place.secret,
+      tls: place.tls,
       group: "comm-bench",
       timeoutSeconds,
       peerTimeoutSeconds,
@@ -79,22 +83,23 @@ function end(child: Deno.ChildProcess): void {
 /** Starts the other processes, for measurements on one machine; the place is this one's. */
 function startLocal(
   nodes: number,
-  { secretFile }: NodeFlags,
+  flags: NodeFlags,
   options: Options,
   children: Deno.ChildProcess[],
-): Pick<NodePlace, "nodes" | "nodeRank" | "rendezvous" | "listen" | "secret"> {
-  const secret = readSecret(secretFile);
+): Pick<NodePlace, "nodes" | "nodeRank" | "rendezvous" | "listen" | "secret" | "tls"> {
+  const secret = readSecret(flags.secretFile);
+  const tls = readTlsIdentity(flags);
   const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   listener.close();
   const rendezvous = `127.0.0.1:${listener.addr.port}`;
-  const passed = (["sizes", "timeout", "secretFile"] as const).flatMap((name) =>
-    options[name] === undefined ? [] : [name === "secretFile" ? "--secret-file" : `--${name}`, String(options[name])]
+  const passed = ["sizes", "timeout", "secretFile", "tlsCert", "tlsKey", "tlsCa"].flatMap((name) =>
+    options[name] === undefined ? [] : [`--${flagName(name)}`, String(options[name])]
   );
   for (let rank = 1; rank < nodes; rank++) {
     const place = ["--nodes", String(nodes), "--rendezvous", rendezvous, "--node-rank", String(rank)];
     children.push(ownCommand(["comm-bench", ...place, ...passed], { stdout: "null" }).spawn());
   }
-  return { nodes, nodeRank: 0, rendezvous, listen: undefined, secret };
+  return { nodes, nodeRank: 0, rendezvous, listen: undefined, secret, tls };
 }
 
 function readSizes(options: Options): readonly number[] {

@@ -187,6 +187,9 @@ function build(run: (action: () => Promise<number>) => void): Command {
     )
     .option("--listen <address>", "interface to listen on (default: the one that leads to the rendezvous)")
     .option("--secret-file <file>", "the secret of all machines (default: MUSTER_SECRET); on loopback none is needed")
+    .option("--tls-cert <file>", "this machine's certificate, for mutual TLS with or instead of a secret (PEM)")
+    .option("--tls-key <file>", "the key to it")
+    .option("--tls-ca <file>", "certificate of the authority that must have signed every machine's")
     .option("--local <n>", "on one machine: processes to measure over loopback, for a first try (default: 2)")
     .option("--sizes <list>", "bytes to all-reduce, like 4KiB,1MiB (default: 4KiB to 64MiB)")
     .option(

@@ -18,13 +18,13 @@ const knockSeconds = 2;
 export async function knock(
   address: { readonly hostname: string; readonly port: number },
   where: Whereabouts,
-  { secret, group }: Credentials,
+  { secret, group, tls }: Credentials,
   signal: AbortSignal,
 ): Promise<Whereabouts | "gone" | "silent"> {
   if (await isGone(address, signal)) return "gone";
   const deadline = inSeconds(knockSeconds);
   try {
-    const { link } = await connect("a door", address, { secret, group, deadline, signal });
+    const { link } = await connect("a door", address, { secret, group, tls, deadline, signal });
     try {
       const hello: Hello = { kind: "knock", where };
       const ask = sendMessage(link, hello).then(() => receiveMessage(link, whereaboutsSchema));

@@ -76,7 +76,7 @@ export class Linking {
     const { machine, hostname, port } = members[to].place;
     let link: NamedLink | undefined;
     try {
-      const options = { secret: credentials.secret, group: credentials.group, deadline, signal };
+      const options = { secret: credentials.secret, group: credentials.group, tls: credentials.tls, deadline, signal };
       ({ link } = await connect(`node ${to} on ${machine}`, { hostname, port }, options));
       const hello: LinkHello = { kind: "link", world, from, to, lane };
       await sendMessage(link, hello);

@@ -8,6 +8,7 @@ import { before, type Deadline, inSeconds, pause } from "./deadline.ts";
 import { admit, type Credentials, introduce } from "./handshake.ts";
 import { addressOf, type NamedLink, PlainLink } from "./plain_link.ts";
 import { isUnknownName, resolve } from "./secret.ts";
+import { type Role, TlsLink } from "./tls_link.ts";
 
 /** Where and for whom to listen. */
 export interface ListenOptions extends Credentials {
@@ -25,6 +26,15 @@ export interface ListenOptions extends Credentials {
   readonly refused?: (reason: string) => void;
 }
 
+/** True if credentials keep strangers out, so that not only loopback may be used. */
+function isGuarded({ secret, tls }: Credentials): boolean {
+  return secret !== undefined || tls !== undefined;
+}
+
+function linkOver(connection: Deno.TcpConn, peer: string, role: Role, { tls }: Credentials): NamedLink {
+  return tls ? new TlsLink(connection, peer, role, tls) : new PlainLink(connection, peer);
+}
+
 /** An address where links can be opened. */
 export interface LinkListener {
   readonly hostname: string;
@@ -36,11 +46,11 @@ export interface LinkListener {
 /**
  * Listens on one interface.
  *
- * @throws UserError if the address is not loopback and there is no secret; what the system throws, as for a port in use
+ * @throws UserError if the address is not loopback and neither secret nor certificate; what the system throws, as for a port in use
  */
 export async function listen(options: ListenOptions): Promise<LinkListener> {
   const { openingSeconds = 10, openersMost = 256, refused = () => {} } = options;
-  const listener = Deno.listen({ hostname: await resolve(options.hostname, options.secret), port: options.port });
+  const listener = Deno.listen({ hostname: await resolve(options.hostname, isGuarded(options)), port: options.port });
   const openers = new Set<NamedLink>();
   let closed = false;
   const refuse = (reason: string) => {
@@ -70,7 +80,7 @@ export async function listen(options: ListenOptions): Promise<LinkListener> {
     while (!closed) {
       try {
         const connection = await listener.accept();
-        receive(new PlainLink(connection, addressOf(connection.remoteAddr)));
+        receive(linkOver(connection, addressOf(connection.remoteAddr), "listener", options));
       } catch (error) {
         if (closed) return;
         // As when the system has no more file handles: others may give some back.
@@ -112,7 +122,8 @@ export interface ConnectOptions extends Credentials {
  * Opens a link, trying until the deadline while nobody answers.
  *
  * @param who whom the connection is for, for messages: `the rendezvous`
- * @throws UserError if the peer is a stranger, or not on loopback and there is no secret; MachineError if it is silent
+ * @throws UserError if the peer is a stranger, or not on loopback and there is neither secret nor certificate;
+ *   MachineError if it is silent
  */
 export async function connect(
   who: string,
@@ -152,16 +163,16 @@ async function attempt(
 ): Promise<OpenedLink> {
   const deadline = Math.min(end, inSeconds(attemptSeconds));
   const silent = (what: string) => () => new MachineError(what);
-  const resolving = resolve(address.hostname, credentials.secret);
+  const resolving = resolve(address.hostname, isGuarded(credentials));
   const hostname = await before(deadline, resolving, silent(`no answer about the name ${address.hostname}`));
   const abort = new AbortController();
   const stop = () => abort.abort();
   signal?.addEventListener("abort", stop, { once: true });
   const connecting = Deno.connect({ hostname, port: address.port, signal: abort.signal });
-  let link: PlainLink | undefined;
+  let link: NamedLink | undefined;
   try {
     const connection = await before(deadline, connecting, silent("no answer"));
-    link = new PlainLink(connection, peer);
+    link = linkOver(connection, peer, "opener", credentials);
     abort.signal.addEventListener("abort", () => link?.close(), { once: true });
     const proving = introduce(link, credentials);
     const opened = await before(deadline, proving, silent("something answered, but said nothing"));

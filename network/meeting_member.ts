@@ -48,11 +48,11 @@ export interface VisitOptions {
 /** Comes to a door; what fails on the way there or later counts as the host being lost. */
 export async function visit(options: VisitOptions): Promise<Visit> {
   const { node, signal, who, address, reached, join } = options;
-  const { secret, group, peerTimeoutSeconds } = node;
+  const { secret, group, tls, peerTimeoutSeconds } = node;
   let link: NamedLink | undefined;
   let stop = () => {};
   try {
-    const opened = await connect(who, address, { secret, group, deadline: reached, signal });
+    const opened = await connect(who, address, { secret, group, tls, deadline: reached, signal });
     link = opened.link;
     const { peer } = link;
     signal.addEventListener("abort", () => opened.link.close(), { once: true });

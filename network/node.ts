@@ -219,11 +219,11 @@ export class Node {
 
   /** What this node says of itself; its door is opened at the interface that leads to the others, if it is not yet. */
   async #join(offer: Offer, near?: string): Promise<Join> {
-    const { size, least = size, rank = null, secret, group, report, listen: own } = this.#options;
+    const { size, least = size, rank = null, secret, group, tls, report, listen: own } = this.#options;
     if (!this.#place) {
       const hostname = own ?? near ?? this.#rendezvous.hostname;
       const opened = (link: NamedLink) => this.#greet(link);
-      const listener = await listen({ hostname, port: 0, secret, group, opened, refused: report });
+      const listener = await listen({ hostname, port: 0, secret, group, tls, opened, refused: report });
       this.#listener = listener;
       if (this.#closed.signal.aborted) listener.close();
       const all = listener.hostname === "0.0.0.0" || listener.hostname === "::";

@@ -15,6 +15,8 @@ const pieceBytes = 1 << 20;
 /** A link whose peer gets its name after it was opened. */
 export interface NamedLink extends Link {
   peer: string;
+  /** What only the two ends of this connection have, if there is such: goes into what they prove to each other. */
+  readonly binding?: Uint8Array;
 }
 
 /** What the peer's end of a connection is called until it says who it is. */

@@ -21,14 +21,14 @@ export function parseAddress(address: string): { hostname: string; port: number 
 
 /** Listens at the rendezvous; undefined if another process is to. That is rank 0, or whoever can when none has a rank. */
 export async function listenAtRendezvous(
-  { rank, rendezvous, listen: own, secret, group, report }: NodeOptions,
+  { rank, rendezvous, listen: own, secret, group, tls, report }: NodeOptions,
   opened: (link: NamedLink) => void,
 ): Promise<LinkListener | undefined> {
   if (rank !== undefined && rank !== 0) return undefined;
   const address = parseAddress(rendezvous);
   const hostname = rank === 0 && own !== undefined ? own : address.hostname;
   try {
-    return await listen({ hostname, port: address.port, secret, group, opened, refused: report });
+    return await listen({ hostname, port: address.port, secret, group, tls, opened, refused: report });
   } catch (error) {
     const elsewhere = isTaken(error) || isUnknownName(error);
     if (elsewhere && rank === undefined) return undefined;

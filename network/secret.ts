@@ -18,7 +18,7 @@ const howToMake = "make one with: openssl rand -hex 32";
  * @throws UserError if the file cannot be read or others may read it, or the secret is shorter than 16 bytes
  */
 export function readSecret(file?: string): Uint8Array | undefined {
-  const bytes = file === undefined ? readVariable() : readPrivate(file);
+  const bytes = file === undefined ? readVariable() : readPrivate("secret", file);
   if (bytes === undefined) return undefined;
   const isSpace = (byte: number) => byte === 32 || (byte >= 9 && byte <= 13);
   const from = bytes.findIndex((byte) => !isSpace(byte));
@@ -33,18 +33,24 @@ function readVariable(): Uint8Array | undefined {
   return text === undefined ? undefined : new TextEncoder().encode(text);
 }
 
-function readPrivate(file: string): Uint8Array {
+/** Reads a file that the user named; `what` is in it, for messages. */
+export function readGiven(what: string, file: string): Uint8Array {
   try {
-    const { mode } = Deno.statSync(file);
-    // Windows has no mode.
-    if (mode !== null && (mode & 0o006) !== 0) {
-      throw new UserError(`The secret file ${file} is open to every user of this machine; run: chmod 600 ${file}`);
-    }
     return Deno.readFileSync(file);
   } catch (error) {
-    if (error instanceof UserError) throw error;
-    throw new UserError(`The secret file ${file} cannot be read: ${messageOf(error)}`);
+    throw new UserError(`The ${what} file ${file} cannot be read: ${messageOf(error)}`);
   }
+}
+
+/** The same for a file that not every user of the machine may read or write. */
+export function readPrivate(what: string, file: string): Uint8Array {
+  const bytes = readGiven(what, file);
+  const { mode } = Deno.statSync(file);
+  // Windows has no mode.
+  if (mode !== null && (mode & 0o006) !== 0) {
+    throw new UserError(`The ${what} file ${file} is open to every user of this machine; run: chmod 600 ${file}`);
+  }
+  return bytes;
 }
 
 /** True for 127.0.0.0/8 and ::1. */
@@ -55,15 +61,16 @@ export function isLoopback(address: string): boolean {
 /**
  * The numeric address of a host's name.
  *
- * @throws UserError if it is not of this machine alone and there is no secret; what the resolver throws for unknown names
+ * @param guarded whether strangers are kept out, by a secret or by certificates
+ * @throws UserError if it is not of this machine alone and nothing guards it; what the resolver throws for unknown names
  */
-export async function resolve(hostname: string, secret: Uint8Array | undefined): Promise<string> {
+export async function resolve(hostname: string, guarded: boolean): Promise<string> {
   const { address } = await lookup(hostname);
-  if (secret === undefined && !isLoopback(address)) {
+  if (!guarded && !isLoopback(address)) {
     const other = address === hostname ? address : `${hostname} (${address})`;
     throw new UserError(
       `Without a shared secret only loopback addresses are allowed, and ${other} is none; ` +
-        `give every machine the same --secret-file or ${variable}`,
+        `give every machine the same --secret-file or ${variable}, or certificates (--tls-cert)`,
     );
   }
   return address;

@@ -4,10 +4,10 @@
  */
 
 import { messageOf, UserError } from "../errors.ts";
-import { readSecret } from "../network/secret.ts";
 import { saveCheckpoint } from "./checkpoint.ts";
 import { checkpointOf } from "./checkpoint_contents.ts";
 import { NetworkThread } from "./network_thread.ts";
+import type { NodePlace } from "./node_place.ts";
 import type { PreparedRun } from "./prepare_run.ts";
 import type { RunRecord } from "./run_record.ts";
 import { RunState, tensorsOf } from "./run_state.ts";
@@ -24,6 +24,7 @@ function isOfTheRun(error: unknown): boolean {
 export class Cluster {
   readonly state: RunState;
   readonly #prepared: PreparedRun;
+  readonly #place: NodePlace;
   readonly #record: RunRecord;
   readonly #signal: AbortSignal | undefined;
   #thread: NetworkThread | undefined;
@@ -35,26 +36,27 @@ export class Cluster {
   /** Why the world has ended. */
   lost: Error | undefined;
 
-  constructor(prepared: PreparedRun, record: RunRecord, signal: AbortSignal | undefined) {
+  constructor(place: NodePlace, prepared: PreparedRun, record: RunRecord, signal: AbortSignal | undefined) {
+    this.#place = place;
     this.#prepared = prepared;
     this.#record = record;
     this.#signal = signal;
-    this.state = new RunState(prepared, prepared.settings.nodes!);
+    this.state = new RunState(prepared, place.nodes);
   }
 
-  async #open(settings: CompleteSettings): Promise<NetworkThread> {
-    const { nodes, nodeRank, rendezvous, listen, secretFile, minNodes } = settings;
-    if (rendezvous === undefined) throw new UserError(`--nodes ${nodes} needs --rendezvous host:port, where they meet`);
+  async #open({ minNodes, rendezvousTimeout, peerTimeout }: CompleteSettings): Promise<NetworkThread> {
+    const { nodes, nodeRank, rendezvous, listen, secret, tls } = this.#place;
     const options = {
-      size: nodes!,
+      size: nodes,
       rank: nodeRank,
       least: minNodes,
       rendezvous,
       listen,
-      secret: readSecret(secretFile),
+      secret,
+      tls,
       group: "train",
-      timeoutSeconds: settings.rendezvousTimeout,
-      peerTimeoutSeconds: settings.peerTimeout,
+      timeoutSeconds: rendezvousTimeout,
+      peerTimeoutSeconds: peerTimeout,
     };
     const record = this.#record;
     return await NetworkThread.open(options, {
@@ -81,7 +83,7 @@ export class Cluster {
       this.#signal?.throwIfAborted();
       for (;;) {
         this.lost = undefined;
-        this.#record.message(`waiting for the other machines at ${settings.rendezvous}`);
+        this.#record.message(`waiting for the other machines at ${this.#place.rendezvous}`);
         const met = await this.#thread.meet(offerOf(this.#prepared, this.#description, this.state.name));
         try {
           const { root, step, name, lacking } = newestState(met);

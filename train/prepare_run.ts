@@ -7,6 +7,7 @@ import { type Dataset, exists, openDataset, resolveData } from "../data/dataset.
 import { createLoader, validationLoader } from "../data/loader.ts";
 import { loadTokenizer } from "../data/tokenizer.ts";
 import { UserError } from "../errors.ts";
+import { shareOfDevices } from "../network/launcher.ts";
 import { noDeviceError } from "../gpu/open.ts";
 import { listSelections, type Selection, selectionsFor } from "../gpu/select.ts";
 import { openCheckpoint } from "./checkpoint.ts";
@@ -15,6 +16,7 @@ import type { ModelConfiguration } from "../model/configuration.ts";
 import { type Mesh, nameMesh, settleMesh } from "../parallel/mesh.ts";
 import { nominalHardware, shareHardware } from "./hardware.ts";
 import { askedMesh, asksForMesh, parseDevices } from "./launch.ts";
+import { type NodePlace, readNodePlace } from "./node_place.ts";
 import { pickLayout } from "./planner.ts";
 import { type LoadedModel, settleModel } from "./run_model.ts";
 import { nextRunFolder } from "./run_folder.ts";
@@ -25,6 +27,8 @@ import { shareBatch, unequalCopies } from "./share_batch.ts";
 export interface PreparedRun {
   /** To be saved: without what was picked, since a resumed run picks anew. */
   readonly settings: CompleteSettings;
+  /** Where this machine is among several. */
+  readonly place: NodePlace | undefined;
   /** With what was picked. */
   readonly picked: CompleteSettings;
   readonly run: string;
@@ -76,16 +80,16 @@ export async function prepareRun(given: GivenSettings, onEvent: (event: TrainEve
     };
   }
   let settings = completeSettings(given, saved ? inheritedSettings(saved.settings) : {});
+  const place = await readNodePlace(settings);
   const selections = listSelections();
   if (selections.length === 0) throw noDeviceError();
-  const devices = parseDevices(settings.devices, selections);
+  const devices = ownDevices(settings.devices, selections, place, onProgress);
   const isUnequal = (mesh: Mesh) => unequalCopies(mesh, devices, selections);
   const asked = devices.length === 1 || asksForMesh(settings)
     ? settleMesh(devices.length, askedMesh(settings))
     : undefined;
   // How many copies share a batch over machines is not known yet.
-  const alone = (settings.nodes ?? 1) === 1;
-  if (asked && alone) shareBatch(asked, settings, isUnequal(asked));
+  if (asked && !place) shareBatch(asked, settings, isUnequal(asked));
   if (saved && firstStep >= settings.steps) {
     throw new UserError(`${resumeFolder} is at step ${firstStep} already: give --steps above it to go on`);
   }
@@ -128,7 +132,7 @@ export async function prepareRun(given: GivenSettings, onEvent: (event: TrainEve
   const pick = asked ? undefined : pickLayout({
     configuration,
     sequenceLength,
-    settings: { ...settings, batchSize: Math.ceil(settings.batchSize / (settings.nodes ?? 1)) },
+    settings: { ...settings, batchSize: Math.ceil(settings.batchSize / (place?.nodes ?? 1)) },
     hardware: shareHardware(devices.map((index) => ({ index, hardware: nominalHardware(selections[index]) }))),
   });
   const picked = { ...settings, ...pick?.settings };
@@ -136,6 +140,7 @@ export async function prepareRun(given: GivenSettings, onEvent: (event: TrainEve
   const tokenizer = await loadTokenizer(dataFolder);
   return {
     settings,
+    place,
     picked,
     run,
     pick: pick && `${nameMesh(pick.mesh)}: ${pick.why}`,
@@ -151,6 +156,27 @@ export async function prepareRun(given: GivenSettings, onEvent: (event: TrainEve
     initFolder,
     firstStep,
   };
+}
+
+/** The devices of this process: of all those of its machine its share, where a launcher has started several there. */
+function ownDevices(
+  asked: string,
+  selections: readonly Selection[],
+  place: NodePlace | undefined,
+  report: (message: string) => void,
+): number[] {
+  const devices = parseDevices(asked, selections);
+  if (asked !== "all" || !place || place.localSize === 1) return devices;
+  const { localRank, localSize } = place;
+  const own = shareOfDevices(devices.length, localRank, localSize).map((index) => devices[index]);
+  if (devices.length < localSize) {
+    report(
+      `${localSize} processes of this machine share ${devices.length} GPU${
+        devices.length === 1 ? "" : "s"
+      }; this one uses GPU ${own.join()}`,
+    );
+  }
+  return own;
 }
 
 /** The run that a checkpoint lies in; undefined where it was moved elsewhere. */

@@ -49,7 +49,7 @@ export class RunRecord {
       this.makeFolder();
       this.#metrics = new MetricsFile(this.#prepared.run, step);
     }
-    if (size > 1 || this.#prepared.settings.nodes !== undefined) {
+    if (this.#prepared.place) {
       this.tell({ event: "world", step, node: rank, nodes: size, machines: names });
     }
   }

@@ -137,6 +137,9 @@ export const trainOptions = {
   } as Option<number | undefined>,
   listen: optional("address of the interface on which other machines reach this one (default: that to the rendezvous)"),
   secretFile: optional("file with the secret that the machines share, or MUSTER_SECRET; needed but on loopback"),
+  tlsCert: optional("this machine's certificate, for mutual TLS with or instead of a secret (PEM)"),
+  tlsKey: optional("the key to it"),
+  tlsCa: optional("certificate of the authority that must have signed every machine's"),
   minNodes: size("go on with as few machines as these when others are lost; who comes back joins (default: --nodes)"),
   peerTimeout: number(15, { least: 0.1, most: 3600 }, "seconds without a sign of life behind which a machine is lost"),
   rendezvousTimeout: number(300, { above: 0, most: 1e6 }, "seconds in which the machines must come together"),
@@ -276,7 +279,18 @@ export function completeSettings(...given: readonly GivenSettings[]): CompleteSe
 }
 
 /** Settings of where a run is, not of what it is: one that is resumed elsewhere does not take them along. */
-const placeSettings = ["trace", "nodes", "rendezvous", "nodeRank", "listen", "secretFile", "minNodes"] as const;
+const placeSettings = [
+  "trace",
+  "nodes",
+  "rendezvous",
+  "nodeRank",
+  "listen",
+  "secretFile",
+  "tlsCert",
+  "tlsKey",
+  "tlsCa",
+  "minNodes",
+] as const;
 
 /** The settings that a resumed run takes over from its checkpoint. */
 export function inheritedSettings(saved: GivenSettings): GivenSettings {

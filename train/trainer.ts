@@ -67,7 +67,7 @@ export async function train(given: GivenSettings, hooks: TrainHooks = {}): Promi
   const prepared = await prepareRun(given, onEvent);
   const { run } = prepared;
   const record = new RunRecord(prepared, onEvent);
-  const cluster = (prepared.settings.nodes ?? 1) > 1 ? new Cluster(prepared, record, hooks.signal) : undefined;
+  const cluster = prepared.place && new Cluster(prepared.place, prepared, record, hooks.signal);
   const state = cluster?.state ?? new RunState(prepared, 1);
   try {
     for (;;) {

@@ -151,3 +151,22 @@ Deno.test("muster comm-bench tells of wrong flags, an unreachable rendezvous and
     assert.equal(stdout, "");
   }
 });
+
+Deno.test("muster comm-bench passes certificates on to its own processes, and refuses an incomplete set", async () => {
+  const folder = new URL("../network/certificates/", import.meta.url).pathname;
+  const key = Deno.makeTempFileSync();
+  try {
+    // Git keeps no modes of files: the copy is for its owner alone.
+    Deno.writeTextFileSync(key, Deno.readTextFileSync(`${folder}alpha.key`));
+    Deno.chmodSync(key, 0o600);
+    const tls = ["--tls-cert", `${folder}alpha.pem`, "--tls-key", key, "--tls-ca", `${folder}authority.pem`];
+    const { code, stdout, stderr } = await bench(["--json", "--sizes", "4KiB", ...tls]);
+    assert.equal(code, 0, stderr);
+    assert.equal(JSON.parse(stdout).links.length, 1);
+    const half = await bench(tls.slice(0, 4));
+    assert.equal(half.code, 2);
+    assert.match(half.stderr, /--tls-cert, --tls-key and --tls-ca go together: give all three or none/);
+  } finally {
+    Deno.removeSync(key);
+  }
+});

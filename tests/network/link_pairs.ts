@@ -3,6 +3,8 @@
 import { inSeconds } from "../../network/deadline.ts";
 import { connect, type LinkListener, listen, type ListenOptions } from "../../network/listener.ts";
 import { type NamedLink, PlainLink } from "../../network/plain_link.ts";
+import type { TlsIdentity } from "../../network/tls_identity.ts";
+import { TlsLink } from "../../network/tls_link.ts";
 
 export const secret = new TextEncoder().encode("a secret of the tests, long enough");
 export const group = "tests";
@@ -38,22 +40,44 @@ export async function openListener(options: Partial<ListenOptions> = {}) {
 }
 
 /** Opens a link to a listener. */
-export async function open(port: number, credentials: { secret?: Uint8Array; group?: string; seconds?: number } = {}) {
+export async function open(
+  port: number,
+  credentials: { secret?: Uint8Array; group?: string; tls?: TlsIdentity; seconds?: number } = {},
+) {
   const { link } = await connect("the listener", { hostname: "127.0.0.1", port }, {
     secret: "secret" in credentials ? credentials.secret : secret,
     group: credentials.group ?? group,
+    tls: credentials.tls,
     deadline: inSeconds(credentials.seconds ?? 5),
   });
   return link;
 }
 
-/** Two ends of one plain connection. */
-export async function plainPair(): Promise<[PlainLink, PlainLink]> {
+/** Two ends of one connection. */
+export async function connectionPair(): Promise<[Deno.TcpConn, Deno.TcpConn]> {
   const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   const { port } = listener.addr;
-  const [a, b] = await Promise.all([Deno.connect({ hostname: "127.0.0.1", port }), listener.accept()]);
+  const pair = await Promise.all([Deno.connect({ hostname: "127.0.0.1", port }), listener.accept()]);
   listener.close();
+  return pair;
+}
+
+/** Two ends of one plain connection. */
+export async function plainPair(): Promise<[PlainLink, PlainLink]> {
+  const [a, b] = await connectionPair();
   return [new PlainLink(a, "peer b"), new PlainLink(b, "peer a")];
+}
+
+/** Two ends of one connection with TLS; peer a opened it. */
+export async function tlsPair(of: TlsIdentity, to: TlsIdentity): Promise<[TlsLink, TlsLink]> {
+  const [a, b] = await connectionPair();
+  return [new TlsLink(a, "peer b", "opener", of), new TlsLink(b, "peer a", "listener", to)];
+}
+
+/** Of the certificates beside this file (`certificates/make.sh`); the key may be another's. */
+export function identity(name: string, { key = name, authority = "authority" } = {}): TlsIdentity {
+  const text = (file: string) => Deno.readTextFileSync(new URL(`certificates/${file}`, import.meta.url));
+  return { certificate: text(`${name}.pem`), key: text(`${key}.key`), authority: text(`${authority}.pem`) };
 }
 
 /** Both ends of a link that went through the handshake; with `between`, its way leads through what that returns. */

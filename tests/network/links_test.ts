@@ -3,7 +3,7 @@ import { Buffer } from "node:buffer";
 import { MachineError } from "../../errors.ts";
 import { AuthenticatedLink } from "../../network/authenticated_link.ts";
 import type { Link } from "../../network/link.ts";
-import { handshakenPair, noise, plainPair, relayTo } from "./link_pairs.ts";
+import { handshakenPair, identity, noise, plainPair, relayTo, tlsPair } from "./link_pairs.ts";
 
 /** Sends `bytes` in pieces of given lengths, and reads them in others. */
 async function carry(from: Link, to: Link, bytes: Uint8Array, writes: number[], reads: number[]): Promise<Uint8Array> {
@@ -33,7 +33,8 @@ const cuts: [number[], number[]][] = [
 Deno.test("links bring what was written, in whatever pieces, both ways at once, into and out of shared memory", async () => {
   const { opener, acceptor, close } = await handshakenPair();
   const [a, b] = await plainPair();
-  for (const [one, other] of [[a, b], [opener, acceptor]] as const) {
+  const [c, d] = await tlsPair(identity("alpha"), identity("beta"));
+  for (const [one, other] of [[a, b], [opener, acceptor], [c, d]] as const) {
     for (const [i, [writes, reads]] of cuts.entries()) {
       const [there, back] = [noise(5_000_003, i + 1), noise(2_500_001, i + 11)];
       const shared = new Uint8Array(new SharedArrayBuffer(there.length));
@@ -46,7 +47,7 @@ Deno.test("links bring what was written, in whatever pieces, both ways at once, 
       assert.ok(Buffer.from(got[1]).equals(back), `back, case ${i}`);
     }
   }
-  for (const link of [a, b]) link.close();
+  for (const link of [a, b, c, d]) link.close();
   close();
 });
 

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { type NodeFlags, type NodePlace, readNodePlace } from "../../cli/nodes.ts";
+import { type NodeFlags, type NodePlace, readNodePlace } from "../../train/node_place.ts";
 import { withFolder } from "../folder.ts";
 
 const slurm = {
