@@ -10,7 +10,7 @@ import type { TlsIdentity } from "../network/tls_identity.ts";
 
 /** What was measured of one kind of link and size of message. */
 interface Row {
-  readonly link: "plain" | "authenticated";
+  readonly link: "plain" | "authenticated" | "tls";
   readonly messageBytes: number;
   /** Of messages sent one behind the other in one direction; the median of five rounds. */
   readonly gigabytesPerSecond: number;

@@ -75,8 +75,10 @@ async function trainHere(given: GivenSettings, json: boolean, quiet: boolean): P
   const onEvent = (event: TrainEvent) => json && event.event !== "message" ? printJson(event) : reporter(event);
   try {
     const result = await train(given, { onEvent, signal: controller.signal });
-    if (!json && !quiet && requests === 0) await showSample(result, given, controller.signal);
-    else if (!json) print(`checkpoint ${result.checkpoint}\n`);
+    if (json) return 0;
+    if (result.checkpoint === "") print("node 0 has the checkpoint\n");
+    else if (!quiet && requests === 0) await showSample(result, given, controller.signal);
+    else print(`checkpoint ${result.checkpoint}\n`);
     return 0;
   } finally {
     clearInterval(watching);

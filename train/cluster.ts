@@ -90,7 +90,9 @@ export class Cluster {
           if (lacking) {
             const own = root === met.rank;
             const memory = own ? await this.state.inMemory() : this.state.spare();
-            if (!own) this.#record.message(`receiving the state of step ${step} from ${met.machines[root]}`);
+            if (this.state.name !== name) {
+              this.#record.message(`receiving the state of step ${step} from ${met.machines[root]}`);
+            }
             await this.#thread.share(tensorsOf(memory), root);
             this.state.filled(memory, step, name);
           }

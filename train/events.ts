@@ -51,6 +51,8 @@ export type TrainEvent =
     readonly nodes: number;
     readonly machines: readonly string[];
   }
+  /** A machine was lost: the others meet again and go on behind this step. */
+  | { readonly event: "lost"; readonly step: number; readonly message: string }
   /** A machine computes so many times as long as the one in the middle. */
   | { readonly event: "straggler"; readonly step: number; readonly machine: string; readonly slowness: number }
   | { readonly event: "message"; readonly message: string }

@@ -69,12 +69,15 @@ function header(event: Extract<TrainEvent, { event: "start" }>): string[] {
 }
 
 /** Makes the function that shows events: a live line on a terminal, plain lines elsewhere. */
-export function progressReporter(terminal: Terminal, options: { quiet: boolean }): (event: TrainEvent) => void {
+export function progressReporter(terminal: Terminal, options: { quiet: boolean }): (event: TrainEvent) => unknown {
   let live = false;
   let steps = 0;
   let firstStep = 0;
   let firstAt = 0;
   let shown = -Infinity;
+  // Of several machines the first shows how far the run is; logs of all are often put together.
+  let leads = true;
+  let headed = false;
   const recent: number[] = [];
   const clear = () => {
     if (live) terminal.write("\r\x1b[K");
@@ -100,10 +103,24 @@ export function progressReporter(terminal: Terminal, options: { quiet: boolean }
             `sequences from here on`,
         );
       }
+      case "world": {
+        const { node, nodes, machines, step } = event;
+        leads = node === 0;
+        const others = machines.filter((_, i) => i !== node).join(", ");
+        const from = headed ? ` from step ${step} on` : "";
+        return line(`nodes    this is node ${node} of ${nodes}${from}${others ? `, with ${others}` : ", alone"}`);
+      }
+      case "lost":
+        return line(`${event.message}; going back to step ${event.step} with whoever comes`);
+      case "straggler": {
+        const { step, machine, slowness } = event;
+        return leads && line(`step ${step}: ${machine} takes ${slowness.toFixed(1)} times as long as the others`);
+      }
       case "start":
         steps = event.config.steps;
         firstStep = event.firstStep;
-        header(event).forEach(line);
+        if (!headed) header(event).forEach(line);
+        headed = true;
         return;
       case "step": {
         const now = performance.now();
@@ -127,14 +144,14 @@ export function progressReporter(terminal: Terminal, options: { quiet: boolean }
           const full = `${text}  ${bar}`;
           terminal.write(`\r\x1b[K${full.length < width ? full : text.slice(0, Math.max(0, width - 1))}`);
           live = true;
-        } else if (now - shown > plainMilliseconds || event.step === firstStep + 1) {
+        } else if (leads && (now - shown > plainMilliseconds || event.step === firstStep + 1)) {
           shown = now;
           line(text);
         }
         return;
       }
       case "evaluation":
-        return line(
+        return leads && line(
           `step ${String(event.step).padStart(String(steps).length)}/${steps}  ${
             bold(`validation loss ${event.loss.toFixed(4)}`)
           }`,

@@ -30,6 +30,8 @@ export interface Run {
   /** Checkpoints that were filled so far, and those of them that were to be saved. */
   commits: number;
   sent: number;
+  /** For how many looks in a row each machine was slow. */
+  readonly slowLooks: number[];
 }
 
 /** Sequences of a step that this rank's copy of the model takes, the first of them, and the micro-batches they make. */

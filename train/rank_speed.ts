@@ -44,6 +44,8 @@ function findStragglers(run: Run, step: number, own: number): void {
   const middle = slowest.toSorted((a, b) => a - b)[(slowest.length - 1) >> 1];
   slowest.forEach((milliseconds, machine) => {
     const ratio = milliseconds / Math.max(middle, leastMilliseconds);
-    if (ratio > slowness) run.post({ type: "straggler", step, machine, slowness: ratio });
+    const looks = run.slowLooks[machine] = ratio > slowness ? (run.slowLooks[machine] ?? 0) + 1 : 0;
+    // Once may be chance, and to say it again tells nothing.
+    if (looks === 2) run.post({ type: "straggler", step, machine, slowness: ratio });
   });
 }

@@ -163,6 +163,7 @@ export async function trainOnRank(job: RankJob, post: (message: RankMessage) => 
           post: tell,
           commits: 0,
           sent: 0,
+          slowLooks: [],
         });
       },
     });

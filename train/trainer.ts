@@ -85,7 +85,7 @@ export async function train(given: GivenSettings, hooks: TrainHooks = {}): Promi
         await cluster?.leave();
       } catch (error) {
         if (!(error instanceof WorldEnded)) throw error;
-        record.message(`${error.message}; going on from step ${state.step} with whoever comes`);
+        record.tell({ event: "lost", step: state.step, message: error.message });
       }
     }
   } catch (error) {
