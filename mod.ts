@@ -20,14 +20,8 @@
 export { MachineError, UserError } from "./errors.ts";
 export { train, type TrainHooks, type TrainResult } from "./train/trainer.ts";
 export type { TrainEvent } from "./train/events.ts";
-export {
-  type CompleteSettings,
-  type GivenSettings,
-  type Option,
-  type SettingName,
-  trainOptions,
-  type TrainSettings,
-} from "./train/settings.ts";
+export { type CompleteSettings, type GivenSettings, type SettingName, type TrainSettings } from "./train/settings.ts";
+export { type Option, trainOptions } from "./train/options.ts";
 export { isRankWorker } from "./train/rank.ts";
 export {
   generate,

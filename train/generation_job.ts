@@ -13,7 +13,8 @@ import { type Mesh, partsOf, rankAt, worldSize } from "../parallel/mesh.ts";
 import { makeExecutors, parseDevices } from "./launch.ts";
 import { type RankLayout, soleRank } from "./rank_layout.ts";
 import type { SamplingOptions } from "./sampling.ts";
-import { completeSettings, trainOptions } from "./settings.ts";
+import { trainOptions } from "./options.ts";
+import { completeSettings } from "./settings.ts";
 import type { TurnOptions } from "./turns.ts";
 
 /** Seconds that a rank waits for another before all is given up, where nothing else is asked for. */

@@ -6,16 +6,8 @@
 import { UserError } from "../errors.ts";
 import { type Mesh, meshesOf } from "../parallel/mesh.ts";
 import { type ScheduleName, scheduleNames } from "../parallel/schedules.ts";
-import {
-  flagName,
-  type GivenSettings,
-  isSwitch,
-  type Option,
-  parseSettings,
-  type SettingName,
-  settingNames,
-  trainOptions,
-} from "./settings.ts";
+import { type Option, trainOptions } from "./options.ts";
+import { flagName, type GivenSettings, isSwitch, parseSettings, type SettingName, settingNames } from "./settings.ts";
 
 /** A layout. */
 export interface Layout {

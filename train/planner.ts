@@ -22,7 +22,8 @@ import { askedMesh, chunksOf, layoutOf, makeExecutors } from "./launch.ts";
 import { buildModelGraph } from "./model_graph.ts";
 import type { Copy, RankLayout } from "./rank_layout.ts";
 import { sharedHostElements } from "./parameter_banks.ts";
-import { type CompleteSettings, flagName, trainOptions } from "./settings.ts";
+import { trainOptions } from "./options.ts";
+import { type CompleteSettings, flagName } from "./settings.ts";
 import { hiddenRows, microBatchCount, shareBatch } from "./share_batch.ts";
 
 /** What is planned for. */
