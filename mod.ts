@@ -43,6 +43,8 @@ export type { Pick, PlannedMesh, RefusedMesh, Survey } from "./train/planner.ts"
 export type { Hardware } from "./train/hardware.ts";
 export { type LayoutCheck, type Verification, verifyLayouts, type VerifyOptions } from "./train/verify.ts";
 export type { Mesh } from "./parallel/mesh.ts";
+export { Node, type NodeOptions, type Offer, World } from "./network/node.ts";
+export type { Link } from "./network/link.ts";
 export { type CollectiveAlgorithm, ProcessGroup, type ProcessGroupOptions } from "./parallel/process_group.ts";
 export {
   type AllReduceMeasurement,
