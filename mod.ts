@@ -49,6 +49,8 @@ export type { Pick, PlannedMesh, RefusedMesh, Survey } from "./train/planner.ts"
 export type { Hardware } from "./train/hardware.ts";
 export { type LayoutCheck, type Verification, verifyLayouts, type VerifyOptions } from "./train/verify.ts";
 export type { Mesh } from "./parallel/mesh.ts";
+export type { CompressedSum } from "./parallel/compressed_sum.ts";
+export type { Compression } from "./parallel/gradient_codecs.ts";
 export { type CollectiveAlgorithm, ProcessGroup, type ProcessGroupOptions } from "./parallel/process_group.ts";
 export {
   type AllReduceMeasurement,

@@ -7,7 +7,9 @@
  */
 
 import { UserError } from "../errors.ts";
+import { CompressedSum } from "./compressed_sum.ts";
 import { doubling } from "./doubling.ts";
+import { type Compression, formats } from "./gradient_codecs.ts";
 import { GroupMemory, scratchBytes } from "./group_memory.ts";
 import { GuardedLinks } from "./guarded_links.ts";
 import type { Link } from "../network/link.ts";
@@ -38,7 +40,7 @@ export interface ProcessGroupOptions {
   readonly memory?: { readonly memory: WebAssembly.Memory; readonly scratchOffset: number };
 }
 
-const kinds = ["all-reduce", "reduce-scatter", "all-gather", "broadcast", "barrier"] as const;
+const kinds = ["all-reduce", "reduce-scatter", "all-gather", "broadcast", "barrier", "compressed all-reduce"] as const;
 
 /**
  * Up to so many bytes are all-reduced by recursive doubling if not told otherwise. On loopback it takes 0.5 of the ring's time
@@ -123,6 +125,28 @@ export class ProcessGroup {
         small || data.length === 0
           ? doubling(this.#member, data)
           : ring(this.#member, data, this.#equalBounds(data.length), "both"),
+    );
+  }
+
+  /**
+   * Makes an all-reduce for buffers of one length whose numbers travel in fewer bytes: about 1/2 of f32's with `f16` and
+   * `bf16`, 1/4 with `int8`. All members get the same bits. For each buffer of a step one of its own: with `int8` it keeps
+   * what rounding has lost, to add it to the same elements of the next call.
+   *
+   * It takes 2.4 MB of memory with `int8`, 4.1 MB with the others, and with `int8` `length` f32 besides. A group of one
+   * member changes nothing.
+   *
+   * @param length elements of a buffer; the same on all others
+   * @param compression how numbers travel; the same on all others
+   * @throws UserError if these are too many for one memory of WebAssembly (4 GiB)
+   */
+  compressed(length: number, compression: Compression): CompressedSum {
+    const detail = Object.keys(formats).indexOf(compression);
+    return new CompressedSum(
+      this.#member,
+      length,
+      compression,
+      (work) => this.#call("compressed all-reduce", length, detail, work),
     );
   }
 
