@@ -132,18 +132,11 @@
           (i32.const 13))
         (i32x4.lt_s (local.get $a) (v128.const i32x4 0x38800000 0x38800000 0x38800000 0x38800000)))))
 
-  ;; The f32 of four finite f16 (F. Giesen, "half_to_float").
+  ;; The f32 of four finite f16, sign-extended: their bits in the place of f32's, times 2^112 for the other exponent.
   (func $whole (param $a v128) (result v128)
-    (local $m v128)
-    (local.set $m (i32x4.shl (v128.and (local.get $a) (v128.const i32x4 0x7fff 0x7fff 0x7fff 0x7fff)) (i32.const 13)))
-    (v128.or
-      (i32x4.shl (v128.and (local.get $a) (v128.const i32x4 0x8000 0x8000 0x8000 0x8000)) (i32.const 16))
-      (v128.bitselect
-        (f32x4.sub
-          (i32x4.add (local.get $m) (v128.const i32x4 0x38800000 0x38800000 0x38800000 0x38800000))
-          (v128.const i32x4 0x38800000 0x38800000 0x38800000 0x38800000))
-        (i32x4.add (local.get $m) (v128.const i32x4 0x38000000 0x38000000 0x38000000 0x38000000))
-        (i32x4.lt_s (local.get $m) (v128.const i32x4 0x00800000 0x00800000 0x00800000 0x00800000)))))
+    (f32x4.mul
+      (v128.and (i32x4.shl (local.get $a) (i32.const 13)) (v128.const i32x4 0x8fffe000 0x8fffe000 0x8fffe000 0x8fffe000))
+      (v128.const i32x4 0x77800000 0x77800000 0x77800000 0x77800000)))
 
   ;; The scale puts the largest magnitude into 2^14 … 2^15; `residual` is not used.
   (func (export "f16_encode") (param $values i32) (param $residual i32) (param $target i32) (param $blocks i32)
@@ -194,9 +187,9 @@
         (loop $add
           (local.set $h (v128.load offset=4 (local.get $source)))
           (v128.store offset=0 (local.get $target) (f32x4.add (v128.load offset=0 (local.get $target))
-            (f32x4.mul (call $whole (i32x4.extend_low_i16x8_u (local.get $h))) (local.get $scales))))
+            (f32x4.mul (call $whole (i32x4.extend_low_i16x8_s (local.get $h))) (local.get $scales))))
           (v128.store offset=16 (local.get $target) (f32x4.add (v128.load offset=16 (local.get $target))
-            (f32x4.mul (call $whole (i32x4.extend_high_i16x8_u (local.get $h))) (local.get $scales))))
+            (f32x4.mul (call $whole (i32x4.extend_high_i16x8_s (local.get $h))) (local.get $scales))))
           (local.set $source (i32.add (local.get $source) (i32.const 16)))
           (local.set $target (i32.add (local.get $target) (i32.const 32)))
           (br_if $add (i32.lt_u (local.get $target) (local.get $end))))
