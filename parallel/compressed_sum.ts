@@ -22,9 +22,12 @@ import { blockLength, type Codec, codecOf, type Compression, formats } from "./g
 import { greetingBytes } from "./guarded_links.ts";
 import type { Member } from "./ring.ts";
 
-/** Elements of a slice of all chunks together. */
+/**
+ * Elements of a slice of all chunks together. On loopback among 2 and 4 members 128 Ki to 512 Ki with a lag of 2 to 5 do not
+ * differ by more than the noise of a busy machine.
+ */
 const sliceLength = 128 * 1024;
-/** Messages to or from a member that may be under way; a slice's sum follows so many messages after the slice. */
+/** Messages to or from a member that may be under way: a slice's sum follows so many messages after the slice. */
 const lag = 3;
 /** Bytes of a block in f32. */
 const valueBytes = 4 * blockLength;
