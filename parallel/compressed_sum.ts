@@ -17,83 +17,35 @@
  */
 
 import { UserError } from "../errors.ts";
+import { blocksOf, type ExchangeMemory, type Lane, messagesUnderWay } from "./exchange_memory.ts";
 import { Frontier } from "./frontier.ts";
-import { blockLength, type Codec, codecOf, type Compression, formats } from "./gradient_codecs.ts";
+import { blockLength, type Compression, formats } from "./gradient_codecs.ts";
 import { greetingBytes } from "./guarded_links.ts";
 import type { Member } from "./ring.ts";
 
-/**
- * Elements of a slice of all chunks together. On loopback among 2 and 4 members 128 Ki to 512 Ki with a lag of 2 to 5 do not
- * differ by more than the noise of a busy machine.
- */
-const sliceLength = 128 * 1024;
-/** Messages to or from a member that may be under way: a slice's sum follows so many messages after the slice. */
-const lag = 3;
-/** Bytes of a block in f32. */
-const valueBytes = 4 * blockLength;
-
-/** Blocks of the data. */
-interface Blocks {
-  readonly from: number;
-  readonly count: number;
-}
-
-/** Another member, and where messages to it and from it lie, `lag` each way, in bytes of the memory. */
-interface Peer {
-  readonly rank: number;
-  readonly outgoing: readonly number[];
-  readonly incoming: readonly number[];
-}
-
-/** Where things lie in the memory, in bytes: what was lost at its beginning, each block as in the data. */
-interface Layout {
-  /** A slice in f32. */
-  readonly values: number;
-  readonly peers: readonly Peer[];
-  readonly pages: number;
-}
+/** A slice's sum follows so many messages after the slice: then its place in the messages is free again. */
+const lag = messagesUnderWay;
 
 /** Sums buffers of one length one after another; `ProcessGroup.compressed` makes it. */
 export class CompressedSum {
-  readonly #member: Member;
-  readonly #call: (work: () => Promise<void>) => Promise<void>;
-  /** Blocks of the data, and of a slice. */
-  readonly #blocks: number;
-  readonly #sliceBlocks: number;
-  readonly #blockBytes: number;
-  readonly #peers: readonly Peer[];
-  readonly #values: Float32Array;
-  readonly #bytes: Uint8Array;
-  readonly #codec: Codec;
+  /** What rounding has lost of each element, with error feedback. */
+  readonly #residual: Float32Array | undefined;
+  readonly #call: (data: Float32Array, residual: Float32Array | undefined) => Promise<void>;
 
   /**
-   * Takes its memory; nothing is sent yet.
+   * Nothing is sent yet.
    *
-   * @param member whose sum it is
    * @param length elements of each buffer
    * @param compression how numbers travel
-   * @param call has the member's group carry out a collective
+   * @param call has a group carry out `exchange`
    */
   constructor(
-    member: Member,
     readonly length: number,
     readonly compression: Compression,
-    call: (work: () => Promise<void>) => Promise<void>,
+    call: (data: Float32Array, residual: Float32Array | undefined) => Promise<void>,
   ) {
-    this.#member = member;
+    if (formats[compression].feedback) this.#residual = new Float32Array(length);
     this.#call = call;
-    this.#blocks = Math.ceil(length / blockLength);
-    this.#sliceBlocks = Math.ceil(sliceLength / blockLength / member.size);
-    this.#blockBytes = formats[compression].blockBytes;
-    const { values, peers, pages } = this.#layOut();
-    if (!Number.isInteger(length) || length < 0 || pages > 65536) {
-      throw new UserError(`Cannot sum ${length} elements as ${compression} at once: take several buffers`);
-    }
-    const memory = new WebAssembly.Memory({ initial: pages, maximum: pages });
-    this.#peers = peers;
-    this.#values = new Float32Array(memory.buffer, values, this.#sliceBlocks * blockLength);
-    this.#bytes = new Uint8Array(memory.buffer);
-    this.#codec = codecOf(memory, compression);
   }
 
   /**
@@ -107,140 +59,101 @@ export class CompressedSum {
     if (data.length !== this.length) {
       throw new UserError(`Cannot sum ${data.length} elements: this sum was made for ${this.length}`);
     }
-    await this.#call(() => this.#exchange(data));
-  }
-
-  async #exchange(data: Float32Array): Promise<void> {
-    const { rank, size, links } = this.#member;
-    const messages = Math.ceil(Math.ceil(this.#blocks / size) / this.#sliceBlocks) + lag;
-    /** Messages that may go out, and those that have been dealt with. */
-    const [ready, done] = [new Frontier(0), new Frontier(0)];
-    const lanes = this.#peers.map((peer) => ({ ...peer, sent: new Frontier(0), received: new Frontier(0) }));
-    const enter = (t: number) => links.phase = `message ${t + 1} of ${messages}`;
-
-    const sendAll = async ({ rank: to, outgoing, sent }: typeof lanes[number]) => {
-      for (let t = 0; t < messages; t++) {
-        while (ready.value <= t) await ready.moved();
-        const head = t === 0 ? greetingBytes : 0;
-        const message = this.#message(outgoing[t % lag] - head, head + this.#messageBytes(t, rank, to));
-        if (t === 0) links.writeGreeting(message);
-        enter(t);
-        if (message.length > 0) await links.send(to, message);
-        sent.advance(t + 1);
-      }
-    };
-    const receiveAll = async ({ rank: from, incoming, received }: typeof lanes[number]) => {
-      const greeting = new Uint8Array(greetingBytes);
-      await links.receive(from, greeting);
-      links.checkGreeting(from, greeting);
-      for (let t = 0; t < messages; t++) {
-        while (done.value + lag <= t) await done.moved();
-        const message = this.#message(incoming[t % lag], this.#messageBytes(t, from, rank));
-        enter(t);
-        if (message.length > 0) await links.receive(from, message);
-        received.advance(t + 1);
-      }
-    };
-    const computeAll = async () => {
-      // The last turns only take what the last messages have brought.
-      for (let t = 0; t < messages + lag; t++) {
-        if (t >= lag) {
-          for (const { received } of lanes) while (received.value <= t - lag) await received.moved();
-          for (const { sent } of lanes) while (sent.value <= t - lag) await sent.moved();
-          this.#takeSums(data, t - lag);
-          this.#sumOwn(data, t - lag);
-          done.advance(t - lag + 1);
-        }
-        this.#encodeOthers(data, t);
-        ready.advance(t + 1);
-      }
-    };
-    await Promise.all([...lanes.map(sendAll), ...lanes.map(receiveAll), computeAll()]);
-  }
-
-  /** Encodes slice t of the others' chunks into message t, behind the sum. */
-  #encodeOthers(data: Float32Array, t: number): void {
-    const behind = this.#slice(this.#member.rank, t - lag).count * this.#blockBytes;
-    for (const { rank, outgoing } of this.#peers) {
-      const slice = this.#slice(rank, t);
-      this.#load(data, slice);
-      this.#encode(slice, outgoing[t % lag] + behind);
-    }
-  }
-
-  /** Adds the others' slice t of the own chunk to one's own and encodes the sum, into message t + `lag` to all. */
-  #sumOwn(data: Float32Array, t: number): void {
-    const slice = this.#slice(this.#member.rank, t);
-    if (slice.count === 0) return;
-    this.#load(data, slice);
-    for (const { rank, incoming } of this.#peers) {
-      const behind = this.#slice(rank, t - lag).count * this.#blockBytes;
-      this.#codec.add(incoming[t % lag] + behind, this.#values.byteOffset, slice.count);
-    }
-    const [first, ...others] = this.#peers.map(({ outgoing }) => outgoing[t % lag]);
-    this.#encode(slice, first);
-    for (const other of others) this.#bytes.copyWithin(other, first, first + slice.count * this.#blockBytes);
-    this.#decode(data, slice, first);
-  }
-
-  /** Decodes the sums of others' chunks that message t has brought. */
-  #takeSums(data: Float32Array, t: number): void {
-    for (const { rank, incoming } of this.#peers) this.#decode(data, this.#slice(rank, t - lag), incoming[t % lag]);
-  }
-
-  /** Slice t of member `owner`'s chunk; there may be none. */
-  #slice(owner: number, t: number): Blocks {
-    const bound = (chunk: number) => Math.floor(this.#blocks * chunk / this.#member.size);
-    const from = bound(owner) + t * this.#sliceBlocks;
-    return { from, count: t < 0 ? 0 : Math.max(0, Math.min(this.#sliceBlocks, bound(owner + 1) - from)) };
-  }
-
-  #messageBytes(t: number, from: number, to: number): number {
-    return (this.#slice(from, t - lag).count + this.#slice(to, t).count) * this.#blockBytes;
-  }
-
-  #message(place: number, bytes: number): Uint8Array {
-    return this.#bytes.subarray(place, place + bytes);
-  }
-
-  /** Puts blocks of the data into `#values`, filled up with zeros. */
-  #load(data: Float32Array, blocks: Blocks): void {
-    const values = elements(data, blocks);
-    this.#values.set(values);
-    this.#values.fill(0, values.length, blocks.count * blockLength);
-  }
-
-  /** Encodes `#values`, which are these blocks of the data. */
-  #encode({ from, count }: Blocks, target: number): void {
-    this.#codec.encode(this.#values.byteOffset, from * valueBytes, target, count);
-  }
-
-  /** Decodes these blocks of the data from the memory. */
-  #decode(data: Float32Array, blocks: Blocks, source: number): void {
-    this.#values.fill(0, 0, blocks.count * blockLength);
-    this.#codec.add(source, this.#values.byteOffset, blocks.count);
-    const target = elements(data, blocks);
-    target.set(this.#values.subarray(0, target.length));
-  }
-
-  #layOut(): Layout {
-    let end = formats[this.compression].feedback ? this.#blocks * valueBytes : 0;
-    const take = (bytes: number) => {
-      const start = end;
-      end += Math.ceil(bytes / 64) * 64;
-      return start;
-    };
-    const values = take(this.#sliceBlocks * valueBytes);
-    // A greeting goes before the first message.
-    const messages = () => Array.from({ length: lag }, () => take(64 + 2 * this.#sliceBlocks * this.#blockBytes) + 64);
-    const { rank, size } = this.#member;
-    const peers = Array.from({ length: size }, (_, other) => other).filter((other) => other !== rank)
-      .map((other) => ({ rank: other, outgoing: messages(), incoming: messages() }));
-    return { values, peers, pages: Math.ceil(end / 65536) };
+    await this.#call(data, this.#residual);
   }
 }
 
-/** What these blocks hold of the data; the last one may not be full. */
-function elements(data: Float32Array, { from, count }: Blocks): Float32Array {
-  return data.subarray(from * blockLength, (from + count) * blockLength);
+/** Sums `data` over all members, in place; `residual` is what was lost of each element last, with error feedback. */
+export async function exchange(
+  { rank, size, links }: Member,
+  memory: ExchangeMemory,
+  data: Float32Array,
+  residual: Float32Array | undefined,
+): Promise<void> {
+  const { sliceBlocks, blockBytes } = memory;
+  const total = blocksOf(data.length);
+  const messages = Math.ceil(Math.ceil(total / size) / sliceBlocks) + lag;
+  const bound = (chunk: number) => Math.floor(total * chunk / size);
+  /** Slice t of a member's chunk, of `data` or what was lost of it; there may be none. */
+  const slice = (of: Float32Array, owner: number, t: number) => {
+    if (t < 0) return of.subarray(0, 0);
+    const from = bound(owner) + t * sliceBlocks;
+    const to = Math.min(bound(owner + 1), from + sliceBlocks);
+    return of.subarray(from * blockLength, Math.max(from, to) * blockLength);
+  };
+  const encodedBytes = (owner: number, t: number) => blocksOf(slice(data, owner, t).length) * blockBytes;
+  const messageBytes = (t: number, from: number, to: number) => encodedBytes(from, t - lag) + encodedBytes(to, t);
+  /** Encodes what is loaded, slice t of a chunk. */
+  const encode = (owner: number, t: number, target: number) =>
+    memory.encode(target, slice(data, owner, t).length, residual && slice(residual, owner, t));
+
+  /** Encodes slice t of the others' chunks into message t, behind the sum. */
+  const encodeOthers = (t: number) => {
+    for (const { rank: owner, outgoing } of memory.lanes) {
+      memory.load(slice(data, owner, t));
+      encode(owner, t, outgoing[t % lag] + encodedBytes(rank, t - lag));
+    }
+  };
+  /** Sums slice t of the own chunk and encodes it into message t + `lag` to all. */
+  const sumOwn = (t: number) => {
+    const own = slice(data, rank, t);
+    memory.load(own);
+    for (const { rank: from, incoming } of memory.lanes) {
+      memory.add(incoming[t % lag] + encodedBytes(from, t - lag), own.length);
+    }
+    const [first, ...others] = memory.lanes.map(({ outgoing }) => outgoing[t % lag]);
+    encode(rank, t, first);
+    for (const other of others) memory.repeat(first, other, encodedBytes(rank, t));
+    memory.decode(first, own);
+  };
+  /** Decodes the sums of others' chunks that message t has brought. */
+  const takeSums = (t: number) => {
+    for (const { rank: owner, incoming } of memory.lanes) {
+      memory.decode(incoming[t % lag], slice(data, owner, t - lag));
+    }
+  };
+
+  /** Messages that may go out, and those that have been dealt with. */
+  const [ready, done] = [new Frontier(0), new Frontier(0)];
+  const lanes = memory.lanes.map((lane) => ({ ...lane, sent: new Frontier(0), received: new Frontier(0) }));
+  const enter = (t: number) => links.phase = `message ${t + 1} of ${messages}`;
+
+  const sendAll = async ({ rank: to, outgoing, sent }: Lane & { sent: Frontier }) => {
+    for (let t = 0; t < messages; t++) {
+      while (ready.value <= t) await ready.moved();
+      const head = t === 0 ? greetingBytes : 0;
+      const message = memory.message(outgoing[t % lag] - head, head + messageBytes(t, rank, to));
+      if (t === 0) links.writeGreeting(message);
+      enter(t);
+      if (message.length > 0) await links.send(to, message);
+      sent.advance(t + 1);
+    }
+  };
+  const receiveAll = async ({ rank: from, incoming, received }: Lane & { received: Frontier }) => {
+    const greeting = new Uint8Array(greetingBytes);
+    await links.receive(from, greeting);
+    links.checkGreeting(from, greeting);
+    for (let t = 0; t < messages; t++) {
+      while (done.value + lag <= t) await done.moved();
+      const message = memory.message(incoming[t % lag], messageBytes(t, from, rank));
+      enter(t);
+      if (message.length > 0) await links.receive(from, message);
+      received.advance(t + 1);
+    }
+  };
+  const computeAll = async () => {
+    // The last turns only take what the last messages have brought.
+    for (let t = 0; t < messages + lag; t++) {
+      if (t >= lag) {
+        for (const { received } of lanes) while (received.value <= t - lag) await received.moved();
+        for (const { sent } of lanes) while (sent.value <= t - lag) await sent.moved();
+        takeSums(t - lag);
+        sumOwn(t - lag);
+        done.advance(t - lag + 1);
+      }
+      encodeOthers(t);
+      ready.advance(t + 1);
+    }
+  };
+  await Promise.all([...lanes.map(sendAll), ...lanes.map(receiveAll), computeAll()]);
 }

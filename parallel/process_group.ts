@@ -7,8 +7,9 @@
  */
 
 import { UserError } from "../errors.ts";
-import { CompressedSum } from "./compressed_sum.ts";
+import { CompressedSum, exchange } from "./compressed_sum.ts";
 import { doubling } from "./doubling.ts";
+import { ExchangeMemory } from "./exchange_memory.ts";
 import { type Compression, formats } from "./gradient_codecs.ts";
 import { GroupMemory, scratchBytes } from "./group_memory.ts";
 import { GuardedLinks } from "./guarded_links.ts";
@@ -62,6 +63,8 @@ export class ProcessGroup {
   readonly #member: Member;
   readonly #algorithm: CollectiveAlgorithm;
   readonly #doublingBytes: number;
+  /** Memory of compressed sums, by format. */
+  readonly #exchanges = new Map<Compression, ExchangeMemory>();
   #last: Promise<void> = Promise.resolve();
   #calls = 0;
 
@@ -133,20 +136,21 @@ export class ProcessGroup {
    * `bf16`, 1/4 with `int8`. All members get the same bits. For each buffer of a step one of its own: with `int8` it keeps
    * what rounding has lost, to add it to the same elements of the next call.
    *
-   * It takes less than 4 MiB of memory for what is under way, and with `int8` besides that 4 bytes an element. It is gone with
-   * the group: what was lost last is not carried over to another. A group of one member changes nothing.
+   * With `int8` it takes 4 bytes an element, in which that is kept; the sums of a format share some 4 MB. It is not carried
+   * over to another group. A group of one member changes nothing.
    *
    * @param length elements of a buffer; the same on all others
    * @param compression how numbers travel; the same on all others
-   * @throws UserError if these are too many for one memory of WebAssembly (4 GiB)
    */
   compressed(length: number, compression: Compression): CompressedSum {
+    const memory = this.#exchanges.get(compression) ?? new ExchangeMemory(this.rank, this.size, compression);
+    this.#exchanges.set(compression, memory);
     const detail = Object.keys(formats).indexOf(compression);
     return new CompressedSum(
-      this.#member,
       length,
       compression,
-      (work) => this.#call("compressed all-reduce", length, detail, work),
+      (data, residual) =>
+        this.#call("compressed all-reduce", length, detail, () => exchange(this.#member, memory, data, residual)),
     );
   }
 

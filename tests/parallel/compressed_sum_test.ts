@@ -1,7 +1,6 @@
 /** All-reduce of numbers that travel in fewer bytes, over real sockets: bits, error bounds, feedback, bytes, what is not finite. */
 
 import assert from "node:assert/strict";
-import { UserError } from "../../errors.ts";
 import type { Link } from "../../network/link.ts";
 import { type Compression, formats } from "../../parallel/gradient_codecs.ts";
 import { ProcessGroup } from "../../parallel/process_group.ts";
@@ -161,7 +160,6 @@ Deno.test("Compressed sums of several buffers go in order with other collectives
     await assert.rejects(sums[1].allReduce(new Float32Array(4)), /Cannot sum 4 elements: this sum was made for 3/);
     await Promise.all(calls);
     data.forEach((values, i) => assert.ok(values.every((value) => value === (i === 0 ? 24 : 6))));
-    assert.throws(() => group.compressed(2 ** 31, "int8"), UserError);
     await group.barrier();
   });
 });
