@@ -3,12 +3,12 @@
  * 256 elements.
  *
  * - `int8`: an f32 scale, the block's largest magnitude / 127, and 256 integers. What is lost is told, so that it can be
- *   added the next time (error feedback: Seide et al., "1-bit stochastic gradient descent", 2014).
- * - `f16`: an f32 scale, the power of two that puts the largest magnitude into 2^14 … 2^15, and 256 f16: neither do large
- *   numbers overflow nor small ones underflow, down to 2^-39 of the block's largest.
+ *   added the next time. A block whose largest is below 2^-100 is kept for then as a whole.
+ * - `f16`: an f32 scale, the power of two that puts the largest magnitude into 2^14 … 2^15, and 256 f16. So large numbers do
+ *   not overflow, and small ones have 11 bits down to 2^-28 of the block's largest, fewer down to 2^-38.
  * - `bf16`: 256 bf16, without a scale.
  *
- * Infinity and NaN stay not finite; in `int8` and `f16` all of their block becomes NaN.
+ * Infinity and NaN stay not finite; in `int8` and `f16` all of their block becomes NaN, in `int8` from 2^127 on.
  * @module
  */
 
