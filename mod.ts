@@ -44,7 +44,8 @@ export type { Hardware } from "./train/hardware.ts";
 export { type LayoutCheck, type Verification, verifyLayouts, type VerifyOptions } from "./train/verify.ts";
 export type { Mesh } from "./parallel/mesh.ts";
 export { Node, type NodeOptions, type Offer, World } from "./network/node.ts";
-export type { Link } from "./network/link.ts";
+export type { CompressedSum } from "./parallel/compressed_sum.ts";
+export type { Compression } from "./parallel/gradient_codecs.ts";
 export { type CollectiveAlgorithm, ProcessGroup, type ProcessGroupOptions } from "./parallel/process_group.ts";
 export {
   type AllReduceMeasurement,

@@ -1,7 +1,8 @@
 /**
  * `deno task bench:comm [--json]`: all-reduce of f32 among processes on loopback from 4 KiB to 256 MiB at 2 and 4 ranks, beside
  * Open MPI over TCP and Gloo where they are installed: time and bus bandwidth. Systems take turns; medians over rounds.
- * `--ranks 2,4`, `--rounds 3`, `--least BYTES`, `--most BYTES`, `--systems Muster,Gloo` and `--algorithm ring` narrow it.
+ * `--ranks 2,4`, `--rounds 3`, `--least BYTES`, `--most BYTES`, `--systems Muster,Gloo` and `--algorithm ring` narrow it;
+ * `--compression f16,bf16,int8` adds sums whose numbers travel so. Their bandwidth is that of the f32 they stand for.
  *
  * `MPIRUN`, `MPICC` and `TORCH_PYTHON` name other programs than `mpirun`, `mpicc` and `/usr/bin/python3`.
  */
@@ -33,6 +34,7 @@ const { values } = parseArgs({
     least: { type: "string", default: "4096" },
     systems: { type: "string", default: "Muster,Open MPI,Gloo" },
     algorithm: { type: "string", default: "auto" },
+    compression: { type: "string", default: "" },
   },
 });
 const median = (numbers: number[]) => [...numbers].sort((a, b) => a - b)[numbers.length >> 1];
@@ -46,9 +48,9 @@ async function run(command: string, args: readonly string[]): Promise<string> {
   return new TextDecoder().decode(stdout);
 }
 
-const muster = (place: "own" | "copied"): System => async (ranks, plan) => {
+const muster = (way: string): System => async (ranks, plan) => {
   const module = new URL("comm_member.ts", here).href;
-  const members = await startMesh(ranks, module, [String(ranks), plan, values.algorithm, place]);
+  const members = await startMesh(ranks, module, [String(ranks), plan, values.algorithm, way]);
   const outputs = await Promise.all(members.map(({ output }) => output));
   await Promise.all(members.map(({ child }) => child.status));
   return outputs[0];
@@ -81,9 +83,13 @@ async function gloo(): Promise<System> {
 
 const systems = new Map<string, System>();
 const skipped: Record<string, string> = {};
-const available = {
+const available: Record<string, () => Promise<System>> = {
   "Muster": () => Promise.resolve(muster("own")),
   "Muster, other memory": () => Promise.resolve(muster("copied")),
+  ...Object.fromEntries(
+    values.compression.split(",").filter(Boolean)
+      .map((format) => [`Muster, ${format}`, () => Promise.resolve(muster(format))]),
+  ),
   "Open MPI": openMpi,
   "Gloo": gloo,
 };

@@ -1,9 +1,13 @@
-/** A member of the all-reduce that `bench/comm.ts` times: `comm_member.ts SIZE BYTES:ROUNDS,… ALGORITHM OWN|COPIED RANK`. */
+/**
+ * A member of the all-reduce that `bench/comm.ts` times: `comm_member.ts SIZE BYTES:ROUNDS,… ALGORITHM WAY RANK`; the way is
+ * `own` or `copied` memory, or a format in which numbers travel.
+ */
 
-import { ProcessGroup } from "../mod.ts";
+import { type Compression, ProcessGroup } from "../mod.ts";
+import { formats } from "../parallel/gradient_codecs.ts";
 import { joinMesh } from "../tests/parallel/loopback_mesh.ts";
 
-const [sizeText, plan, algorithm, place, rankText] = Deno.args;
+const [sizeText, plan, algorithm, way, rankText] = Deno.args;
 const size = Number(sizeText);
 const rank = Number(rankText);
 const sizes = plan.split(",").map((part) => part.split(":").map(Number));
@@ -17,20 +21,23 @@ const group = new ProcessGroup({
   links: await joinMesh(rank),
   timeoutSeconds: 60,
   algorithm: algorithm as "auto" | "ring" | "doubling",
-  ...(place === "own" ? { memory: { memory, scratchOffset: 0 } } : {}),
+  ...(way === "copied" ? {} : { memory: { memory, scratchOffset: 0 } }),
 });
 
 for (const [bytes, rounds] of sizes) {
-  const data = place === "own" ? new Float32Array(memory.buffer, scratch, bytes / 4) : new Float32Array(bytes / 4);
+  const data = way === "copied" ? new Float32Array(bytes / 4) : new Float32Array(memory.buffer, scratch, bytes / 4);
+  const compressed = way in formats;
+  const sum = compressed ? group.compressed(data.length, way as Compression) : group;
   const times: number[] = [];
   for (let round = -2; round < rounds; round++) {
     data.fill(rank + 1);
     await group.barrier();
     const start = performance.now();
-    await group.allReduce(data);
+    await sum.allReduce(data);
     const slowest = new Float32Array(size);
     slowest[rank] = performance.now() - start;
-    if (data[data.length >> 1] !== size * (size + 1) / 2) throw new Error(`Wrong sum of ${bytes} bytes`);
+    const error = Math.abs(data[data.length >> 1] / (size * (size + 1) / 2) - 1);
+    if (error > (compressed ? 0.01 : 0)) throw new Error(`Wrong sum of ${bytes} bytes`);
     await group.allReduce(slowest);
     if (round >= 0) times.push(Math.max(...slowest) / 1e3);
   }

@@ -40,6 +40,8 @@ export class SharedMemoryExecutor implements CollectiveExecutor {
   readonly #hostMemories: Map<string, Float32Array>;
   readonly #names = new Map<Op<CollectiveAttributes>, string>();
   readonly #summands = new Map<Op<CollectiveAttributes>, readonly Summand[]>();
+  /** Buffers of each group so far. */
+  readonly #buckets = new Map<Group, number>();
   /** The oldest first. */
   readonly #underWay: SumUnderWay[] = [];
   /** Time spent in collectives, copies included, in ms. */
@@ -173,6 +175,10 @@ export class SharedMemoryExecutor implements CollectiveExecutor {
     if (known) return await this.#sum(group, known);
     const sum = (summands: readonly Summand[]) => {
       this.#summands.set(op, summands);
+      for (const summand of summands) {
+        summand.bucket = this.#buckets.get(group) ?? 0;
+        this.#buckets.set(group, summand.bucket + 1);
+      }
       return this.#sum(group, summands);
     };
     if (kind === "allReduce" && group.size === 1 && !group.setup.machines) return;
@@ -203,7 +209,12 @@ export class SharedMemoryExecutor implements CollectiveExecutor {
     sumHere(group, exchange, summand);
     if (!group.setup.machines) return takeSum(group, exchange, summand);
     if (summand.ownOnly) group.meet();
-    this.#underWay.push({ group, exchange, asked: group.askMachines(exchange, summand.length), summand });
+    this.#underWay.push({
+      group,
+      exchange,
+      asked: group.askMachines(exchange, summand.length, summand.bucket),
+      summand,
+    });
     this.#takeSums(() => false);
   }
 }

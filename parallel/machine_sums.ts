@@ -7,9 +7,11 @@
 import { areaOf, counterWords, type GroupSetup, scratchStart } from "./group_setup.ts";
 
 /** What is asked for: the sum over machines of the beginning of the first member's area of a turn. */
-interface Request {
+export interface SumRequest {
   readonly turn: number;
   readonly length: number;
+  /** Which of the group's buffers it is; step by step the same. */
+  readonly bucket: number;
 }
 
 /** The word that counts sums that are there. */
@@ -17,26 +19,27 @@ export function doneWord({ members }: GroupSetup): number {
   return members.length * counterWords;
 }
 
-/** The word that counts sums that were asked for; turn and length of each follow, as many as can be under way. */
+/** The word that counts sums that were asked for; what each is follows, for as many as can be under way. */
 function askedWord(setup: GroupSetup): number {
   return doneWord(setup) + counterWords;
 }
 
 function requestWord(setup: GroupSetup, number: number): number {
-  return askedWord(setup) + 1 + 2 * ((number >>> 0) % setup.turns);
+  return askedWord(setup) + 1 + 3 * ((number >>> 0) % setup.turns);
 }
 
 /** Asks for a sum, under the next number. */
-export function ask(words: Int32Array, setup: GroupSetup, number: number, { turn, length }: Request): void {
+export function ask(words: Int32Array, setup: GroupSetup, number: number, { turn, length, bucket }: SumRequest): void {
   const at = requestWord(setup, number);
   words[at] = turn;
   words[at + 1] = length;
+  words[at + 2] = bucket;
   Atomics.store(words, askedWord(setup), number);
   Atomics.notify(words, askedWord(setup));
 }
 
 /** How to sum in place, over all machines. */
-export type SumOverMachines = (data: Float32Array, turn: number) => Promise<void>;
+export type SumOverMachines = (data: Float32Array, bucket: number) => Promise<void>;
 
 /** Makes the sums that a group asks for until `signal` is aborted. Rejects with what `sum` throws. */
 export async function serveSums(setup: GroupSetup, sum: SumOverMachines, signal: AbortSignal): Promise<void> {
@@ -51,7 +54,7 @@ export async function serveSums(setup: GroupSetup, sum: SumOverMachines, signal:
     }
     const next = (done + 1) | 0;
     const at = requestWord(setup, next);
-    await sum(areas[words[at]].subarray(0, words[at + 1]), words[at]);
+    await sum(areas[words[at]].subarray(0, words[at + 1]), words[at + 2]);
     done = next;
     Atomics.store(words, doneWord(setup), done);
     Atomics.notify(words, doneWord(setup));

@@ -7,7 +7,10 @@
  */
 
 import { UserError } from "../errors.ts";
+import { CompressedSum, exchange } from "./compressed_sum.ts";
 import { doubling } from "./doubling.ts";
+import { ExchangeMemory } from "./exchange_memory.ts";
+import { type Compression, formats } from "./gradient_codecs.ts";
 import { GroupMemory, scratchBytes } from "./group_memory.ts";
 import { GuardedLinks } from "./guarded_links.ts";
 import type { Link } from "../network/link.ts";
@@ -38,7 +41,7 @@ export interface ProcessGroupOptions {
   readonly memory?: { readonly memory: WebAssembly.Memory; readonly scratchOffset: number };
 }
 
-const kinds = ["all-reduce", "reduce-scatter", "all-gather", "broadcast", "barrier"] as const;
+const kinds = ["all-reduce", "reduce-scatter", "all-gather", "broadcast", "barrier", "compressed all-reduce"] as const;
 
 /**
  * Up to so many bytes are all-reduced by recursive doubling if not told otherwise. On loopback it takes 0.5 of the ring's time
@@ -60,6 +63,8 @@ export class ProcessGroup {
   readonly #member: Member;
   readonly #algorithm: CollectiveAlgorithm;
   readonly #doublingBytes: number;
+  /** Memory of compressed sums, by format. */
+  readonly #exchanges = new Map<Compression, ExchangeMemory>();
   #last: Promise<void> = Promise.resolve();
   #calls = 0;
 
@@ -123,6 +128,29 @@ export class ProcessGroup {
         small || data.length === 0
           ? doubling(this.#member, data)
           : ring(this.#member, data, this.#equalBounds(data.length), "both"),
+    );
+  }
+
+  /**
+   * Makes an all-reduce for buffers of one length whose numbers travel in fewer bytes: about 1/2 of f32's with `f16` and
+   * `bf16`, 1/4 with `int8`. All members get the same bits. For each buffer of a step one of its own: with `int8` it keeps
+   * what rounding has lost, to add it to the same elements of the next call.
+   *
+   * With `int8` it takes 4 bytes an element, in which that is kept; the sums of a format share some 4 MB. It is not carried
+   * over to another group. A group of one member changes nothing.
+   *
+   * @param length elements of a buffer; the same on all others
+   * @param compression how numbers travel; the same on all others
+   */
+  compressed(length: number, compression: Compression): CompressedSum {
+    const memory = this.#exchanges.get(compression) ?? new ExchangeMemory(this.rank, this.size, compression);
+    this.#exchanges.set(compression, memory);
+    const detail = Object.keys(formats).indexOf(compression);
+    return new CompressedSum(
+      length,
+      compression,
+      (data, residual) =>
+        this.#call("compressed all-reduce", length, detail, () => exchange(this.#member, memory, data, residual)),
     );
   }
 

@@ -131,9 +131,9 @@ export class Group {
   }
 
   /** Asks for the sum over all machines of `length` elements in the first member's area, once all have met; its number. */
-  askMachines(exchange: number, length: number): number {
+  askMachines(exchange: number, length: number, bucket = 0): number {
     const asked = this.#asked = (this.#asked + 1) | 0;
-    if (this.index === 0) ask(this.#counters, this.setup, asked, { turn: exchange % this.setup.turns, length });
+    if (this.index === 0) ask(this.#counters, this.setup, asked, { turn: exchange % this.setup.turns, length, bucket });
     return asked;
   }
 

@@ -14,6 +14,8 @@ export interface Summand {
   readonly bring: (area: Float32Array) => Promise<unknown>;
   /** Elements. */
   readonly length: number;
+  /** Tells it from others of its group; the same step by step, and on all machines. */
+  bucket: number;
   /** Which of them this member sums. */
   readonly own: readonly [from: number, to: number];
   /** Given the sum: all of it, or where `ownOnly` is set this member's part of it. */
@@ -38,6 +40,7 @@ export function finishSum(group: Group, length: number, take: (sum: Float32Array
   const { exchange } = group;
   const summand = {
     length,
+    bucket: 0,
     own: group.slice(group.index, length),
     ownOnly: false,
     take,
@@ -60,6 +63,7 @@ export function allReduceParts(
     const count = Math.min(group.areaElements, length - done);
     parts.push({
       length: count,
+      bucket: 0,
       own: group.slice(group.index, count),
       ownOnly: false,
       bring: (area) => memory.readInto(x, area.subarray(0, count), start + done),
@@ -79,6 +83,7 @@ export function reduceScatterParts(group: Group, memory: TensorMemory, x: Tensor
     const count = Math.min(most, part.length - done);
     parts.push({
       length: size * count,
+      bucket: 0,
       own: [index * count, (index + 1) * count],
       ownOnly: true,
       async bring(area) {

@@ -5,6 +5,7 @@
 
 import type { TraceSpans } from "../gpu/trace.ts";
 import type { NodeOptions, Offer } from "../network/node.ts";
+import type { Compression } from "../parallel/gradient_codecs.ts";
 import type { GroupSetup } from "../parallel/group_setup.ts";
 import type { Failure } from "./rank_protocol.ts";
 
@@ -19,7 +20,7 @@ export interface ServeOrder {
   readonly status: SharedArrayBuffer;
   /** Longest time in which a collective may make no headway. */
   readonly timeoutSeconds: number;
-  readonly compression: string;
+  readonly compression: Compression | "none";
   readonly trace: boolean;
 }
 

@@ -7,6 +7,7 @@
 import { Trace } from "../gpu/trace.ts";
 import { Node, type World } from "../network/node.ts";
 import { serveSums, summingMemory } from "../parallel/machine_sums.ts";
+import type { CompressedSum } from "../parallel/compressed_sum.ts";
 import { ProcessGroup } from "../parallel/process_group.ts";
 import { networkRank, RunStatus } from "../parallel/status.ts";
 import type { NetworkMessage, NetworkOptions, NetworkOrder, ServeOrder } from "./network_protocol.ts";
@@ -77,15 +78,21 @@ class Service {
   }
 
   /** Makes the sums that the groups of this machine ask for. */
-  serve({ groups, status: memory, timeoutSeconds, trace }: ServeOrder): void {
+  serve({ groups, status: memory, timeoutSeconds, compression, trace }: ServeOrder): void {
     const status = new RunStatus(memory);
     status.doing(networkRank, "sums over all machines");
     groups.forEach((setup, lane) => {
       const group = this.#group(lane, timeoutSeconds, summingMemory(setup));
       const spans = trace ? this.#traces[lane] = new Trace() : undefined;
-      const sum = async (data: Float32Array) => {
+      const sums = new Map<number, ProcessGroup | CompressedSum>();
+      // Numbers of the run go as they are.
+      const sumOf = (bucket: number, length: number) => {
+        if (lane === 0 || compression === "none") return group;
+        return sums.getOrInsertComputed(bucket, () => group.compressed(length, compression));
+      };
+      const sum = async (data: Float32Array, bucket: number) => {
         spans?.begin(`all-reduce of ${(data.byteLength / 1e6).toPrecision(3)} MB over machines`, "collective");
-        await group.allReduce(data);
+        await sumOf(bucket, data.length).allReduce(data);
         spans?.end();
       };
       this.#guard(serveSums(setup, sum, this.#stop.signal));

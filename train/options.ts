@@ -146,7 +146,7 @@ export const trainOptions = {
     0,
     "steps between copies of the state in host memory, from which the machines go on; 0: none",
   ),
-  gradCompression: choice("none", ["none", "f16", "bf16", "int8"], "how gradients travel between machines"),
+  gradCompression: choice("none", ["none", "f16", "bf16", "int8"] as const, "how gradients travel between machines"),
   stallTimeout: number(60, { above: 0 }, "seconds without a sign of life from a rank before the run is given up"),
   restarts: integer(0, 0, "times to go on from the last checkpoint after a crash"),
   trace: optional(`file for a timeline of the first ${traceSteps} steps, for Perfetto or chrome://tracing`),

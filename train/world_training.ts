@@ -69,7 +69,7 @@ export async function trainInWorld(training: WorldTraining): Promise<WorldResult
       groups,
       status: jobs[0].executor.status,
       timeoutSeconds,
-      compression: "none",
+      compression: prepared.picked.gradCompression,
       trace: record.traces,
     });
   }
