@@ -91,7 +91,8 @@ class Service {
         return sums.getOrInsertComputed(bucket, () => group.compressed(length, compression));
       };
       const sum = async (data: Float32Array, bucket: number) => {
-        spans?.begin(`all-reduce of ${(data.byteLength / 1e6).toPrecision(3)} MB over machines`, "collective");
+        const megabytes = (data.byteLength / 1e6).toPrecision(3);
+        spans?.begin(lane === 0 ? "sum of numbers" : `all-reduce of bucket ${bucket}, ${megabytes} MB`, "collective");
         await sumOf(bucket, data.length).allReduce(data);
         spans?.end();
       };

@@ -15,16 +15,13 @@ import { TraceFile } from "./trace_file.ts";
 export class RunRecord {
   readonly #prepared: PreparedRun;
   readonly #onEvent: (event: TrainEvent) => void;
-  readonly #trace: TraceFile | undefined;
+  #trace: TraceFile | undefined;
   #metrics: MetricsFile | undefined;
   #ranks = 0;
 
-  /** @throws UserError if the timeline cannot be written */
   constructor(prepared: PreparedRun, onEvent: (event: TrainEvent) => void) {
     this.#prepared = prepared;
     this.#onEvent = onEvent;
-    const { trace } = prepared.settings;
-    this.#trace = trace === undefined ? undefined : new TraceFile(trace);
   }
 
   /** True if there is a timeline. */
@@ -39,11 +36,18 @@ export class RunRecord {
     Deno.writeTextFileSync(`${run}/settings.json`, JSON.stringify({ ...settings, out: run }, null, 2));
   }
 
-  /** Begins a world, behind so many steps. */
+  /**
+   * Begins a world, behind so many steps.
+   *
+   * @throws UserError if the run's folder or the timeline cannot be written
+   */
   begin({ machine: { rank, size }, names, ranks }: RunWorld, step: number): void {
     this.#metrics?.close();
     this.#metrics = undefined;
     this.#ranks = ranks[rank];
+    const { trace } = this.#prepared.settings;
+    // Each machine has a timeline of its own.
+    if (trace !== undefined) this.#trace ??= new TraceFile(rank === 0 ? trace : besides(trace, `node${rank}`));
     if (this.#trace) this.#trace.machine = rank;
     if (rank === 0) {
       this.makeFolder();
@@ -95,4 +99,9 @@ export class RunRecord {
     this.#metrics?.close();
     this.#trace?.close();
   }
+}
+
+/** `trace.json` → `trace-node1.json`. */
+function besides(path: string, what: string): string {
+  return path.replace(/(\.[^./\\]*)?$/, (extension) => `-${what}${extension}`);
 }

@@ -12,6 +12,8 @@ import type { TraceSpans } from "../gpu/trace.ts";
 /** Steps that are traced, behind the first one of a run: the file does not grow without end. */
 export const traceSteps = 200;
 
+const dayMilliseconds = 86_400_000;
+
 /** Microseconds, to the nanosecond. */
 const microseconds = (nanoseconds: number) => (nanoseconds / 1e3).toFixed(3);
 
@@ -21,8 +23,8 @@ export class TraceFile {
   machine = 0;
   readonly #file: Deno.FsFile;
   readonly #encoder = new TextEncoder();
-  /** Time 0 of the file, in ms since 1970. */
-  readonly #origin = Date.now();
+  /** Time 0 of the file, in ms since 1970: the beginning of the day, so that files of several machines fit together. */
+  readonly #origin = Math.floor(Date.now() / dayMilliseconds) * dayMilliseconds;
   #separator = "[\n";
 
   /**
