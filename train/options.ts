@@ -124,7 +124,7 @@ export const trainOptions = {
     "auto",
     "how data-parallel ranks share a batch: auto (unequal GPUs by measured speed), even, or parts like 3:1",
   ),
-  bucketMb: number(8, { above: 0, most: 1024 }, "MB of gradients that are summed over ranks at a time"),
+  bucketMb: number(4, { above: 0, most: 1024 }, "MB of gradients that are summed over ranks at a time"),
   nodes: size("machines that train together; 1, or what Slurm, MPI or Kubernetes says, if not given"),
   rendezvous: optional("host:port where the machines meet: an address of node 0, the same for all"),
   nodeRank: {
