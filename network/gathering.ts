@@ -134,7 +134,8 @@ const factsSchema = texts(16, 256);
 /** Most characters of a sentence. */
 const sentenceMost = 4096;
 
-const joinSchema = object<Join>({
+/** Checks what a process says of itself. */
+export const joinSchema: Schema<Join> = object<Join>({
   place: placeSchema,
   rank: nullable(rankSchema),
   size: whole(1, sizeMost),
