@@ -6,7 +6,7 @@
 
 import { MachineError, messageOf } from "../errors.ts";
 import { before, inSeconds } from "./deadline.ts";
-import { type Hello, helloSchema, helloSeconds, type NodeOptions, type Place } from "./gathering.ts";
+import { type Address, type Hello, helloSchema, helloSeconds, type NodeOptions, type Place } from "./gathering.ts";
 import { type LinkListener, listen } from "./listener.ts";
 import { receiveMessage } from "./messages.ts";
 import type { NamedLink } from "./plain_link.ts";
@@ -58,7 +58,7 @@ export class Door {
     for (const link of this.#silent) link.close();
   }
 
-  #open(listener: LinkListener, address: { hostname: string; port: number }): Place {
+  #open(listener: LinkListener, address: Address): Place {
     this.#listener = listener;
     if (this.#closed) listener.close();
     return this.place = { machine: Deno.hostname(), ...address };

@@ -7,7 +7,7 @@
 
 import { hasCode, MachineError } from "../errors.ts";
 import { before, inSeconds } from "./deadline.ts";
-import { type Hello, type Whereabouts, whereaboutsSchema } from "./gathering.ts";
+import { type Address, type Hello, type Whereabouts, whereaboutsSchema } from "./gathering.ts";
 import type { Credentials } from "./handshake.ts";
 import { connect } from "./listener.ts";
 import { receiveMessage, sendMessage } from "./messages.ts";
@@ -18,7 +18,7 @@ const knockSeconds = 2;
 
 /** What the node behind a door says, "gone" if nothing listens there any more, "silent" if nobody answers. */
 export async function knock(
-  address: { readonly hostname: string; readonly port: number },
+  address: Address,
   where: Whereabouts,
   { secret, group }: Credentials,
   signal: AbortSignal,

@@ -178,7 +178,11 @@ export class Meeting {
       world: randomBytes(16).toString("hex"),
       number: 1 + Math.max(...order.map(({ last }) => last?.number ?? 0)),
       rank: 0,
-      members: order.map(({ place, facts }) => ({ place, facts })),
+      members: order.map(({ place, facts, last }) => ({
+        place,
+        facts,
+        survivor: own.last !== null && last?.world === own.last.world,
+      })),
       lanes: own.lanes,
     };
     const { world } = membership;

@@ -5,7 +5,16 @@
 
 import { MachineError, messageOf } from "../errors.ts";
 import { before, type Deadline, inSeconds, silentTicks, ticking, tickMilliseconds } from "./deadline.ts";
-import { errorOf, type Hello, hostSchema, type Join, type NodeOptions, type Outcome, type Place } from "./gathering.ts";
+import {
+  type Address,
+  errorOf,
+  type Hello,
+  hostSchema,
+  type Join,
+  type NodeOptions,
+  type Outcome,
+  type Place,
+} from "./gathering.ts";
 import { connect } from "./listener.ts";
 import { Linking } from "./linking.ts";
 import { receiveMessage, sendMessage } from "./messages.ts";
@@ -32,7 +41,7 @@ export interface VisitOptions {
   readonly signal: AbortSignal;
   /** Whose door it is, for messages. */
   readonly who: string;
-  readonly address: { readonly hostname: string; readonly port: number };
+  readonly address: Address;
   /** How long to try to reach it. */
   readonly reached: Deadline;
   /** By when the meeting must have been; a running world puts it off. */

@@ -12,14 +12,16 @@
  * host's waits in its lobby (`lobby.ts`), and is taken along into the next world. A host that is not at the rendezvous
  * knocks there every beat, so that whoever gathers there learns where the run goes on.
  *
- * A network that falls in two leaves two parts, and each goes on if it has the fewest members that a run needs: only
- * when that is more than half of all can there be no two worlds.
+ * A network that falls in two leaves two parts, and each goes on if it has as many members as a run needs at least; that
+ * there are never two is certain only if these are more than half of all. When the network is whole again, their hosts learn
+ * of each other at the rendezvous, and one part gives its world up and waits to be let into the other's.
  * @module
  */
 
 import { MachineError, messageOf, UserError } from "../errors.ts";
 import { before, type Deadline, inSeconds, pause, ticking, tickMilliseconds } from "./deadline.ts";
 import {
+  type Address,
   checkOffer,
   type Hello,
   helloSeconds,
@@ -28,6 +30,8 @@ import {
   type NodeOptions,
   type Offer,
   type Place,
+  placeName,
+  samePlace,
   sizeMost,
   type Whereabouts,
 } from "./gathering.ts";
@@ -42,13 +46,12 @@ import type { NamedLink } from "./plain_link.ts";
 import { parseAddress } from "./rendezvous.ts";
 import { World } from "./world.ts";
 
-export type { NodeOptions, Offer };
-export { World };
+export { type NodeOptions, type Offer, World };
 
 /** This process among those of a run. */
 export class Node {
   readonly #options: NodeOptions;
-  readonly #rendezvous: { hostname: string; port: number };
+  readonly #rendezvous: Address;
   readonly #door: Door;
   readonly #lobby: Lobby;
   readonly #stop: () => void;
@@ -59,6 +62,8 @@ export class Node {
   #nextLinking = Promise.withResolvers<void>();
   readonly #closed = new AbortController();
   #knocking = false;
+  /** Where to meet next, if this node knows that it was in the wrong part of a run. */
+  #leader: Place | undefined;
 
   private constructor(options: NodeOptions) {
     this.#options = options;
@@ -114,10 +119,11 @@ export class Node {
     this.#lobby.set({});
     let deadline = inSeconds(timeoutSeconds);
     const lost = new Set(this.#world?.gone);
-    let elsewhere: Place | undefined;
+    let elsewhere = this.#leader;
+    this.#leader = undefined;
     for (;;) {
       if (this.#closed.signal.aborted) throw new MachineError("This node was closed while it met the others");
-      const place: { hostname: string; port: number } | undefined = elsewhere ?? this.#hostOf(lost);
+      const place = elsewhere ?? this.#hostOf(lost);
       if (!place) {
         const met = await this.#host(offer, lost, deadline);
         if (met instanceof World) return met;
@@ -152,10 +158,9 @@ export class Node {
       if (came.kind === "lost") {
         if (late || (first && came.why instanceof UserError)) throw came.why;
         if (!first) this.#report(`There is no host any more: ${messageOf(came.why)}`);
-        const rank = this.#world?.membership.members.findIndex(({ place: { hostname, port } }) =>
-          hostname === place.hostname && port === place.port
-        );
-        if (rank !== undefined && rank >= 0) lost.add(rank);
+        const { members = [] } = this.#world?.membership ?? {};
+        const rank = members.findIndex((member) => samePlace(member.place, place));
+        if (rank >= 0) lost.add(rank);
       }
       elsewhere = came.kind === "elsewhere" ? came.place : undefined;
       await pause(50);
@@ -177,7 +182,7 @@ export class Node {
   }
 
   /** Whose door to meet at; undefined if at this node's. */
-  #hostOf(lost: ReadonlySet<number>): Place | { hostname: string; port: number } | undefined {
+  #hostOf(lost: ReadonlySet<number>): Address | undefined {
     if (!this.#world) return this.#door.known ? undefined : this.#rendezvous;
     const { members, rank } = this.#world.membership;
     const lowest = members.findIndex((_, i) => !lost.has(i));
@@ -232,7 +237,7 @@ export class Node {
   async #greet(link: NamedLink, hello: Hello): Promise<void> {
     if (hello.kind === "join") return await this.#lobby.receive(link, hello.join);
     if (hello.kind === "link") return await this.#take(link, hello);
-    this.#meeting?.moveTo(hello.where);
+    this.#heed(hello.where, false);
     await sendMessage(link, this.#whereabouts());
     link.close();
   }
@@ -256,11 +261,25 @@ export class Node {
   }
 
   #whereabouts(): Whereabouts {
-    const world = this.#world;
-    const number = world?.number ?? 0;
-    if (world?.running) return { number, running: true, rank: 0, place: world.membership.members[0].place };
-    const place = this.#meeting && this.#door.place || null;
-    return { number, running: false, rank: world?.rank ?? 0, place };
+    const { world = "", number = 0, rank = 0, members = [] } = this.#world?.membership ?? {};
+    const known = { world, number, size: members.length };
+    if (this.#world?.running) return { ...known, running: true, rank: 0, place: members[0].place };
+    return { ...known, running: false, rank, place: this.#meeting && this.#door.place || null };
+  }
+
+  /**
+   * Learns where others know the run to be. Of two worlds that run, since the network had parted, one ends: the older one,
+   * or the smaller one, or that which has nobody at the rendezvous.
+   */
+  #heed(theirs: Whereabouts, atRendezvous: boolean): void {
+    this.#meeting?.moveTo(theirs);
+    const own = this.#whereabouts();
+    if (!own.running || !theirs.running || theirs.place === null || theirs.world === own.world) return;
+    const ahead = theirs.number - own.number || theirs.size - own.size || (atRendezvous ? 1 : -1);
+    if (ahead < 0) return;
+    this.#leader = theirs.place;
+    const there = placeName(theirs.place);
+    this.#world?.end(`the network had parted it from the others, with whom the run goes on at ${there}`);
   }
 
   #showWaiting(): void {
@@ -274,7 +293,7 @@ export class Node {
     this.#knocking = true;
     try {
       const answer = await knock(this.#rendezvous, this.#whereabouts(), this.#options, this.#closed.signal);
-      if (typeof answer !== "string") this.#meeting?.moveTo(answer);
+      if (typeof answer !== "string") this.#heed(answer, true);
     } finally {
       this.#knocking = false;
     }

@@ -43,7 +43,7 @@ Deno.test("messages arrive as they were sent, the longest too", async () => {
   const [a, b] = await plainPair();
   const place = { machine: "m".repeat(255), hostname: "f".repeat(255), port: 65535 };
   const facts = Object.fromEntries(Array.from({ length: 16 }, (_, i) => [`${i}`.repeat(32), "x".repeat(256)]));
-  const members = Array.from({ length: sizeMost }, () => ({ place, facts }));
+  const members = Array.from({ length: sizeMost }, () => ({ place, facts, survivor: false }));
   const membership = { world: "0".repeat(32), number: 2 ** 48, rank: sizeMost - 1, members, lanes: 1024 };
   const invitation: HostSays = { kind: "invited", membership };
   const [first, second] = await Promise.all([

@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { disagreements, inOrder } from "../../network/agreement.ts";
-import { inSeconds } from "../../network/deadline.ts";
+import { inSeconds, pause } from "../../network/deadline.ts";
 import { type Hello, type Join, leads, type Whereabouts } from "../../network/gathering.ts";
+import { knock } from "../../network/knock.ts";
 import { connect } from "../../network/listener.ts";
 import { unlinkable } from "../../network/meeting_host.ts";
 import { receiveMessage, sendMessage } from "../../network/messages.ts";
@@ -176,6 +177,33 @@ Deno.test("one more than the group has is told so once nobody can be thought los
   await Promise.all(nodes.map((node) => node.close()));
 });
 
+Deno.test("of two parts of a run the smaller gives up once it hears of the larger, and is let in there", async () => {
+  const [here, there] = [0, 1].map(() => termsOf(3, { least: 1, peerTimeoutSeconds: 0.5, lanes: 2 }));
+  const nodes = await Promise.all([here, there, there].map((terms) => Node.open({ ...terms, secret })));
+  // Each begins without those who do not come.
+  const worlds = await Promise.all(nodes.map((node) => node.meet(here)));
+  assert.deepEqual(worlds.map(({ size }) => size), [1, 2, 2]);
+  const signal = new AbortController().signal;
+  const none = { world: "", number: 0, size: 0, running: false, rank: 0, place: null };
+  const where = await knock(parseAddress(there.rendezvous), none, { secret, group }, signal);
+  assert.ok(typeof where !== "string");
+  const own = await knock(parseAddress(here.rendezvous), where, { secret, group }, signal);
+  assert.ok(typeof own !== "string" && !own.running);
+  assert.match(String(await worlds[0].lost), /^MachineError: the network had parted it .* goes on at .*:\d+$/);
+  const waits = nodes[0].meet({ ...here, facts: { name: "parted" } });
+  const host = worlds.findIndex(({ size, rank }) => size === 2 && rank === 0);
+  while (worlds[host].waiting().length === 0) await pause(20);
+  await worlds[host].end("somebody waits");
+  const after = await Promise.all([waits, nodes[1].meet(here), nodes[2].meet(here)]);
+  assert.deepEqual(after.map(({ size, number }) => [size, number]), [[3, 2], [3, 2], [3, 2]]);
+  // Only the other two have the history of the new world.
+  for (const { survivors, facts } of after) {
+    assert.deepEqual(survivors, [0, 1]);
+    assert.equal(facts[2].name, "parted");
+  }
+  await Promise.all(nodes.map((node) => node.close()));
+});
+
 Deno.test("who asks for what cannot be is told before anything is opened", async () => {
   const open = (terms: Terms) => Node.open({ ...terms, secret });
   await assert.rejects(open(termsOf(2, { rank: 2 })), /^UserError: Rank 2 is not one of a group of 2/);
@@ -235,7 +263,18 @@ Deno.test("disagreements() finds what is too high; unlinkable() leaves out the f
   assert.deepEqual(unlinkable([[], [2], [1]]), [2]);
   assert.deepEqual(unlinkable([[], [], []]), []);
   const place = { machine: "a", hostname: "127.0.0.1", port: 1 };
-  const where = (number: number, rank: number, running = false): Whereabouts => ({ number, rank, running, place });
+  const where = (number: number, rank: number, running = false, world = `${number}`): Whereabouts => ({
+    world,
+    number,
+    size: 2,
+    rank,
+    running,
+    place,
+  });
+  assert.ok(
+    leads(where(2, 0, true, "a"), where(2, 1, false, "b")) && leads(where(2, 9, false, "a"), where(2, 1, false, "b")),
+  );
+  assert.ok(!leads(where(2, 0, false, "b"), where(2, 1, false, "a")));
   assert.ok(leads(where(2, 5), where(1, 0)) && !leads(where(1, 0), where(2, 5)));
   assert.ok(
     leads(where(2, 0), where(2, 1)) && !leads(where(2, 1), where(2, 0)) && !leads(where(2, 0, true), where(2, 1)),

@@ -151,17 +151,21 @@ nodesTest("strangers at the doors of a running world, of all kinds, leave it und
     odd.close();
     member.close();
   }
-  // A knock tells of the world, whatever it says itself.
+  // A knock is told of the world; one of an older world changes nothing.
   const place = { machine: "m", hostname: "127.0.0.1", port: 1 };
-  const where = { number: 99, running: true, rank: 0, place };
+  const where = { world: "w", number: 0, size: 9, running: true, rank: 0, place };
   const said = await knock(
     { hostname: "127.0.0.1", port: ports[1] },
     where,
     { secret, group },
     new AbortController().signal,
   );
-  assert.deepEqual(said, {
+  assert.ok(typeof said !== "string");
+  assert.match(said.world, /^[0-9a-f]{32}$/);
+  assert.deepEqual({ ...said, world: "" }, {
+    world: "",
     number: 1,
+    size: 2,
     running: true,
     rank: 0,
     place: { machine: Deno.hostname(), hostname: "127.0.0.1", port: ports[0] },
