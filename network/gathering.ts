@@ -194,6 +194,20 @@ export const outcomeSchema: Schema<Outcome> = object<Outcome>({
   missing: list(rankSchema, sizeMost),
 });
 
+/** Throws a UserError if a node asks for a size or rank that cannot be. */
+export function checkOptions(options: NodeOptions): void {
+  const { size, least = size, rank } = options;
+  if (!(Number.isInteger(size) && size >= 1 && size <= sizeMost)) {
+    throw new UserError(`A group has 1 to ${sizeMost} machines, not ${size}`);
+  }
+  if (!(Number.isInteger(least) && least >= 1 && least <= size)) {
+    throw new UserError(`A group of ${size} goes on with 1 to ${size} machines, not with at least ${least}`);
+  }
+  if (rank !== undefined && !(Number.isInteger(rank) && rank >= 0 && rank < size)) {
+    throw new UserError(`Rank ${rank} is not one of a group of ${size}: ranks are 0 to ${size - 1}`);
+  }
+}
+
 /** Throws a TypeError if an offer is larger than others would take. */
 export function checkOffer({ description, facts, lanes }: Offer): void {
   texts(64, 1024)(description);

@@ -23,6 +23,7 @@ import { before, type Deadline, inSeconds, pause, ticking, tickMilliseconds } fr
 import {
   type Address,
   checkOffer,
+  checkOptions,
   type Hello,
   helloSeconds,
   type Join,
@@ -32,7 +33,6 @@ import {
   type Place,
   placeName,
   samePlace,
-  sizeMost,
   type Whereabouts,
 } from "./gathering.ts";
 import { Door } from "./door.ts";
@@ -86,16 +86,7 @@ export class Node {
    * @throws UserError if ranks, sizes or addresses cannot be, or the port is in use
    */
   static async open(options: NodeOptions): Promise<Node> {
-    const { size, least = size, rank } = options;
-    if (!(Number.isInteger(size) && size >= 1 && size <= sizeMost)) {
-      throw new UserError(`A group has 1 to ${sizeMost} machines, not ${size}`);
-    }
-    if (!(Number.isInteger(least) && least >= 1 && least <= size)) {
-      throw new UserError(`A group of ${size} goes on with 1 to ${size} machines, not with at least ${least}`);
-    }
-    if (rank !== undefined && !(Number.isInteger(rank) && rank >= 0 && rank < size)) {
-      throw new UserError(`Rank ${rank} is not one of a group of ${size}: ranks are 0 to ${size - 1}`);
-    }
+    checkOptions(options);
     const node = new Node(options);
     try {
       await node.#door.openAtRendezvous();
