@@ -47,12 +47,16 @@ export interface Offer {
   readonly lanes: number;
 }
 
-/** Where a node's door is. */
-export interface Place {
-  /** The name of its machine, for messages. */
-  readonly machine: string;
+/** Where to listen or connect. */
+export interface Address {
   readonly hostname: string;
   readonly port: number;
+}
+
+/** Where a node's door is. */
+export interface Place extends Address {
+  /** The name of its machine, for messages. */
+  readonly machine: string;
 }
 
 /** What a process says of itself. */
@@ -68,8 +72,10 @@ export interface Join extends Offer {
 
 /** Where a run goes on as far as a node knows. */
 export interface Whereabouts {
-  /** The number of the newest world it was in; 0 for none. */
+  /** The newest world it was in, with number and size; empty and 0 for none. */
+  readonly world: string;
   readonly number: number;
+  readonly size: number;
   /** True if that world has not ended. */
   readonly running: boolean;
   /** The host's rank in that world. */
@@ -97,6 +103,8 @@ export interface LinkHello {
 export interface MemberFacts {
   readonly place: Place;
   readonly facts: Readonly<Record<string, string>>;
+  /** True if it was in the host's last world, so that it has no other history. */
+  readonly survivor: boolean;
 }
 
 /** Who is in a world. */
@@ -134,7 +142,8 @@ const factsSchema = texts(16, 256);
 /** Most characters of a sentence. */
 const sentenceMost = 4096;
 
-const joinSchema = object<Join>({
+/** Checks what a process says of itself. */
+export const joinSchema: Schema<Join> = object<Join>({
   place: placeSchema,
   rank: nullable(rankSchema),
   size: whole(1, sizeMost),
@@ -147,7 +156,9 @@ const joinSchema = object<Join>({
 
 /** Checks what a knock is answered with. */
 export const whereaboutsSchema: Schema<Whereabouts> = object<Whereabouts>({
+  world: worldSchema,
   number: numberSchema,
+  size: whole(0, sizeMost),
   running: truth,
   rank: rankSchema,
   place: nullable(placeSchema),
@@ -170,7 +181,7 @@ export const hostSchema: Schema<HostSays> = variants<HostSays>({
       world: worldSchema,
       number: numberSchema,
       rank: rankSchema,
-      members: list(object<MemberFacts>({ place: placeSchema, facts: factsSchema }), sizeMost),
+      members: list(object<MemberFacts>({ place: placeSchema, facts: factsSchema, survivor: truth }), sizeMost),
       lanes: whole(0, lanesMost),
     }),
   },
@@ -182,6 +193,20 @@ export const outcomeSchema: Schema<Outcome> = object<Outcome>({
   world: worldSchema,
   missing: list(rankSchema, sizeMost),
 });
+
+/** Throws a UserError if a node asks for a size or rank that cannot be. */
+export function checkOptions(options: NodeOptions): void {
+  const { size, least = size, rank } = options;
+  if (!(Number.isInteger(size) && size >= 1 && size <= sizeMost)) {
+    throw new UserError(`A group has 1 to ${sizeMost} machines, not ${size}`);
+  }
+  if (!(Number.isInteger(least) && least >= 1 && least <= size)) {
+    throw new UserError(`A group of ${size} goes on with 1 to ${size} machines, not with at least ${least}`);
+  }
+  if (rank !== undefined && !(Number.isInteger(rank) && rank >= 0 && rank < size)) {
+    throw new UserError(`Rank ${rank} is not one of a group of ${size}: ranks are 0 to ${size - 1}`);
+  }
+}
 
 /** Throws a TypeError if an offer is larger than others would take. */
 export function checkOffer({ description, facts, lanes }: Offer): void {
@@ -204,14 +229,18 @@ export function errorOf({ sentence, mistake }: { readonly sentence: string; read
   return mistake ? new UserError(sentence) : new MachineError(sentence, { restartable: true });
 }
 
-/** True if a run goes on where `theirs` says rather than where `own` does: in a newer world, or by a lower rank. */
+/**
+ * True if a node that meets should do so where `theirs` says rather than at its own door: in a newer world, in a running one
+ * that parted from its own, or by a lower rank.
+ */
 export function leads(theirs: Whereabouts, own: Whereabouts): boolean {
-  if (theirs.place === null || theirs.number < own.number) return false;
-  return theirs.number > own.number || (!theirs.running && theirs.rank < own.rank);
+  if (theirs.place === null || theirs.number !== own.number) return theirs.place !== null && theirs.number > own.number;
+  if (theirs.world !== own.world) return theirs.running || theirs.world < own.world;
+  return !theirs.running && theirs.rank < own.rank;
 }
 
 /** True if two places are one. */
-export function samePlace(a: Place, b: Place): boolean {
+export function samePlace(a: Address, b: Address): boolean {
   return a.hostname === b.hostname && a.port === b.port;
 }
 

@@ -5,52 +5,34 @@
  * @module
  */
 
+import { hasCode, MachineError } from "../errors.ts";
 import { before, inSeconds } from "./deadline.ts";
-import { type Hello, type Whereabouts, whereaboutsSchema } from "./gathering.ts";
+import { type Address, type Hello, type Whereabouts, whereaboutsSchema } from "./gathering.ts";
 import type { Credentials } from "./handshake.ts";
 import { connect } from "./listener.ts";
 import { receiveMessage, sendMessage } from "./messages.ts";
+import type { NamedLink } from "./plain_link.ts";
 
 /** Time for an answer, in seconds. */
 const knockSeconds = 2;
 
 /** What the node behind a door says, "gone" if nothing listens there any more, "silent" if nobody answers. */
 export async function knock(
-  address: { readonly hostname: string; readonly port: number },
+  address: Address,
   where: Whereabouts,
   { secret, group, tls }: Credentials,
   signal: AbortSignal,
 ): Promise<Whereabouts | "gone" | "silent"> {
-  if (await isGone(address, signal)) return "gone";
   const deadline = inSeconds(knockSeconds);
+  let link: NamedLink | undefined;
   try {
-    const { link } = await connect("a door", address, { secret, group, tls, deadline, signal });
-    try {
-      const hello: Hello = { kind: "knock", where };
-      const ask = sendMessage(link, hello).then(() => receiveMessage(link, whereaboutsSchema));
-      return await before(deadline, ask, () => new Error("no answer"));
-    } finally {
-      link.close();
-    }
-  } catch {
-    return "silent";
-  }
-}
-
-/** True if the system behind an address says that nothing listens there. */
-async function isGone(address: { readonly hostname: string; readonly port: number }, ended: AbortSignal) {
-  const abort = new AbortController();
-  const stop = () => abort.abort();
-  ended.addEventListener("abort", stop, { once: true });
-  const timer = setTimeout(stop, knockSeconds * 1000);
-  try {
-    const { hostname, port } = address;
-    (await Deno.connect({ hostname, port, signal: abort.signal })).close();
-    return false;
+    ({ link } = await connect("a door", address, { secret, group, tls, deadline, signal, once: true }));
+    const hello: Hello = { kind: "knock", where };
+    const answer = sendMessage(link, hello).then(() => receiveMessage(link!, whereaboutsSchema));
+    return await before(deadline, answer, () => new MachineError("no answer"));
   } catch (error) {
-    return error instanceof Deno.errors.ConnectionRefused;
+    return error instanceof Deno.errors.ConnectionRefused || hasCode(error, "ECONNREFUSED") ? "gone" : "silent";
   } finally {
-    clearTimeout(timer);
-    ended.removeEventListener("abort", stop);
+    link?.close();
   }
 }

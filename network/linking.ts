@@ -19,6 +19,7 @@ export class Linking {
   readonly links: readonly Map<number, NamedLink>[];
   readonly #complete = Promise.withResolvers<void>();
   readonly #ended = new AbortController();
+  #opening: Promise<void> | undefined;
 
   constructor(
     readonly membership: Membership,
@@ -44,10 +45,10 @@ export class Linking {
   }
 
   /** Opens the links to lower ranks. */
-  async open(): Promise<void> {
+  open(): void {
     const { rank, lanes } = this.membership;
     const wanted = Array.from({ length: rank * (1 + lanes) }, (_, i) => ({ to: i % rank, lane: Math.floor(i / rank) }));
-    await forEach(wanted, ({ to, lane }) => this.#open(to, lane));
+    this.#opening = forEach(wanted, ({ to, lane }) => this.#open(to, lane));
   }
 
   /** Takes in a link that a higher rank has opened. */
@@ -63,10 +64,11 @@ export class Linking {
     this.#add(from, lane, link);
   }
 
-  /** Ends all links. */
-  close(): void {
+  /** Ends all links, and resolves when none are being opened any more. */
+  async close(): Promise<void> {
     this.#ended.abort();
     for (const lane of this.links) for (const link of lane.values()) link.close();
+    await this.#opening;
   }
 
   async #open(to: number, lane: number): Promise<void> {
@@ -78,6 +80,8 @@ export class Linking {
     try {
       const options = { secret: credentials.secret, group: credentials.group, tls: credentials.tls, deadline, signal };
       ({ link } = await connect(`node ${to} on ${machine}`, { hostname, port }, options));
+      signal.addEventListener("abort", () => link?.close(), { once: true });
+      if (signal.aborted) link.close();
       const hello: LinkHello = { kind: "link", world, from, to, lane };
       await sendMessage(link, hello);
       const late = () => new MachineError(`${link?.peer} does not answer`);
@@ -99,6 +103,8 @@ export class Linking {
   }
 
   #check(): void {
-    if (this.missing().length === 0) this.#complete.resolve();
+    const { members, lanes } = this.membership;
+    const count = this.links.reduce((sum, lane) => sum + lane.size, 0);
+    if (count === (members.length - 1) * (1 + lanes)) this.#complete.resolve();
   }
 }

@@ -114,6 +114,8 @@ export interface OpenedLink {
 /** How long to try to open a link. */
 export interface ConnectOptions extends Credentials {
   readonly deadline: Deadline;
+  /** Not to try again, but to throw what the first attempt ends with. */
+  readonly once?: boolean;
   /** Ends it sooner. */
   readonly signal?: AbortSignal;
 }
@@ -138,7 +140,7 @@ export async function connect(
     try {
       return await attempt(peer, address, options);
     } catch (error) {
-      if (error instanceof UserError) throw error;
+      if (error instanceof UserError || options.once) throw error;
       // An attempt that the deadline cut short says less than the one before.
       if (performance.now() >= deadline && last !== undefined) break;
       last = isUnknownName(error) ? `the name ${address.hostname} is unknown` : messageOf(error);

@@ -65,6 +65,11 @@ export class Lobby {
     return [...this.#comers];
   }
 
+  /** True if somebody is still there. */
+  has(comer: Comer): boolean {
+    return this.#comers.has(comer);
+  }
+
   /** The names of those who wait for the running world to let them in. */
   waiting(): string[] {
     return this.comers.slice(0, this.#room ?? 0).map(({ join }) => placeName(join.place));

@@ -3,7 +3,8 @@
  * each other; who dies meanwhile is left out, and who cannot be linked too, and then the rest are invited anew.
  *
  * The first meeting waits for all, later ones for the members of the last world that are not known to be gone. Once the
- * fewest with which a run goes on are there, the others have `peerTimeoutSeconds` and a margin more.
+ * fewest with which a run goes on are there, the others have `peerTimeoutSeconds` and a margin more, or longer if they are
+ * found to live but still have something to do before they come.
  * @module
  */
 
@@ -20,6 +21,7 @@ import {
   type NodeOptions,
   type Place,
   placeName,
+  refusalOf,
   samePlace,
   several,
   type Whereabouts,
@@ -53,6 +55,8 @@ export class Meeting {
   #asked = false;
   #over = false;
   #enoughSince: number | undefined;
+  /** When a member that is to come was last found to live. */
+  #lastSign = 0;
 
   constructor(readonly options: HostOptions) {
     const { last } = options;
@@ -76,16 +80,17 @@ export class Meeting {
    */
   async run(): Promise<Linking | Place> {
     const { lobby, last, signal } = this.options;
-    const members = new Map(this.#expected);
+    const members = [...this.#expected];
     for (const rank of last?.gone ?? []) this.#expected.delete(rank);
-    let asking = true;
-    const ask = async (members: ReadonlyMap<number, Place>) => {
+    let asking = false;
+    const ask = async () => {
+      if (asking) return;
       asking = true;
       await this.#ask(members);
       asking = false;
     };
-    ask(members);
-    const stop = ticking(1000, () => asking || ask(this.#expected));
+    ask();
+    const stop = ticking(1000, ask);
     const wake = () => lobby.changed();
     signal.addEventListener("abort", wake, { once: true });
     try {
@@ -96,7 +101,7 @@ export class Meeting {
         if (linking) return linking;
       }
     } catch (error) {
-      const told = Promise.all(lobby.comers.map((comer) => lobby.refuse(comer, error as Error)));
+      const told = Promise.all(lobby.comers.map((comer) => lobby.dismiss(comer, refusalOf(error))));
       await before(inSeconds(1), told, () => new MachineError("unheard")).catch(() => {});
       throw error;
     } finally {
@@ -107,13 +112,15 @@ export class Meeting {
   }
 
   /** Asks those who have not come where they are: they may be ahead, or gone. */
-  async #ask(members: ReadonlyMap<number, Place>): Promise<void> {
-    const { node, where, lobby, signal } = this.options;
-    await forEach([...members], async ([rank, place]) => {
+  async #ask(members: readonly (readonly [number, Place])[]): Promise<void> {
+    const { node, where, lobby, last, signal } = this.options;
+    await forEach(members, async ([rank, place]) => {
       if (this.#over || this.#came().has(rank)) return;
       const answer = await knock(place, where(), node, signal);
       if (answer === "gone") this.#expected.delete(rank);
-      else if (answer !== "silent") this.moveTo(answer);
+      if (typeof answer === "string") return;
+      if (this.#expected.has(rank) && answer.number === last!.membership.number) this.#lastSign = performance.now();
+      this.moveTo(answer);
     });
     this.#asked = true;
     lobby.changed();
@@ -140,9 +147,10 @@ export class Meeting {
       this.#enoughSince = enough ? this.#enoughSince ?? performance.now() : undefined;
       const all = last ? this.#asked && [...this.#expected.keys()].every((rank) => came.has(rank)) : count >= own.size;
       // Others may notice the end of a world later by that time and a beat.
-      const patience = (this.#enoughSince ?? Infinity) + 1200 * peerTimeoutSeconds;
-      if (enough && (all || performance.now() >= patience)) return this.#chosen();
-      if (performance.now() >= deadline) throw this.#missing();
+      const patience = Math.max(this.#enoughSince ?? Infinity, this.#lastSign) + 1200 * peerTimeoutSeconds;
+      const late = performance.now() >= deadline;
+      if (enough && (all || late || performance.now() >= patience)) return this.#chosen();
+      if (late) throw this.#missing();
       await lobby.change(Math.min(deadline, patience));
     }
   }
@@ -170,7 +178,11 @@ export class Meeting {
       world: randomBytes(16).toString("hex"),
       number: 1 + Math.max(...order.map(({ last }) => last?.number ?? 0)),
       rank: 0,
-      members: order.map(({ place, facts }) => ({ place, facts })),
+      members: order.map(({ place, facts, last }) => ({
+        place,
+        facts,
+        survivor: own.last !== null && last?.world === own.last.world,
+      })),
       lanes: own.lanes,
     };
     const { world } = membership;
@@ -180,31 +192,31 @@ export class Meeting {
       outbox.send({ kind: "invited", membership: { ...membership, rank: i + 1 } } satisfies HostSays);
     }
     linking.complete.then(() => lobby.changed());
-    const until = inSeconds(1.5 * linkSeconds(node));
+    // Members say what they lack when their time is over, and have as much again to say it.
+    const until = inSeconds(2 * linkSeconds(node));
     const isDone = ({ outcome }: Comer) => outcome?.world === world;
-    const isThere = new Set<Comer>();
+    let missing: readonly number[][];
     for (;;) {
-      isThere.clear();
-      for (const comer of lobby.comers) isThere.add(comer);
-      const done = comers.every(isDone) && linking.missing().length === 0;
-      if (done || performance.now() >= until || !comers.every((comer) => isThere.has(comer))) break;
-      if (comers.every(isDone) && performance.now() >= linking.deadline) break;
-      await lobby.change(Math.min(until, Math.max(linking.deadline, performance.now() + 10)));
+      if (this.#elsewhere || !comers.every((comer) => lobby.has(comer))) {
+        await linking.close();
+        return undefined;
+      }
+      missing = [linking.missing(), ...comers.map((comer) => isDone(comer) ? [...comer.outcome!.missing] : [0])];
+      if (missing.every((ranks) => ranks.length === 0)) {
+        for (const comer of comers) lobby.dismiss(comer, { kind: "begin", world } satisfies HostSays);
+        return linking;
+      }
+      const now = performance.now();
+      if (now >= until || (now >= linking.deadline && comers.every(isDone))) break;
+      await lobby.change(now < linking.deadline ? linking.deadline : until);
     }
-    const missing = [linking.missing(), ...comers.map((comer) => isDone(comer) ? comer.outcome!.missing : [0])];
-    if (comers.every((comer) => isThere.has(comer)) && missing.every((ranks) => ranks.length === 0)) {
-      for (const comer of comers) lobby.dismiss(comer, { kind: "begin", world });
-      return linking;
-    }
-    linking.close();
+    await linking.close();
     for (const rank of unlinkable(missing)) {
-      const comer = comers[rank - 1];
-      if (!isThere.has(comer)) continue;
-      const others = missing.flatMap((ranks, i) => i === rank ? [...ranks] : ranks.includes(rank) ? [i] : []);
+      const others = missing.flatMap((ranks, i) => i === rank ? ranks : ranks.includes(rank) ? [i] : []);
       const names = [...new Set(others)].map((i) => nodeName(i, order[i].place));
-      const sentence = `${nodeName(rank, comer.join.place)} could not be linked to ${several(names, ", ")} within ` +
+      const sentence = `${nodeName(rank, order[rank].place)} could not be linked to ${several(names, ", ")} within ` +
         `${linkSeconds(node)} s and is left out; does a firewall let these machines through to each other?`;
-      lobby.refuse(comer, new MachineError(sentence, { restartable: true }));
+      lobby.refuse(comers[rank - 1], new MachineError(sentence, { restartable: true }));
     }
     return undefined;
   }

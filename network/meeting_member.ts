@@ -5,7 +5,16 @@
 
 import { MachineError, messageOf } from "../errors.ts";
 import { before, type Deadline, inSeconds, silentTicks, ticking, tickMilliseconds } from "./deadline.ts";
-import { errorOf, type Hello, hostSchema, type Join, type NodeOptions, type Outcome, type Place } from "./gathering.ts";
+import {
+  type Address,
+  errorOf,
+  type Hello,
+  hostSchema,
+  type Join,
+  type NodeOptions,
+  type Outcome,
+  type Place,
+} from "./gathering.ts";
 import { connect } from "./listener.ts";
 import { Linking } from "./linking.ts";
 import { receiveMessage, sendMessage } from "./messages.ts";
@@ -32,15 +41,15 @@ export interface VisitOptions {
   readonly signal: AbortSignal;
   /** Whose door it is, for messages. */
   readonly who: string;
-  readonly address: { readonly hostname: string; readonly port: number };
+  readonly address: Address;
   /** How long to try to reach it. */
   readonly reached: Deadline;
   /** By when the meeting must have been; a running world puts it off. */
   readonly deadline: Deadline;
   /** Given the interface that leads to the host, what to say there. */
   readonly join: (near: string) => Promise<Join>;
-  /** Called when the host has taken this node in. */
-  readonly accepted: () => void;
+  /** Called whenever the host says that this node is to wait, for a running world or a meeting. */
+  readonly accepted: (running: boolean) => void;
   /** Where links that come in belong. */
   readonly register: (linking: Linking) => void;
 }
@@ -51,11 +60,12 @@ export async function visit(options: VisitOptions): Promise<Visit> {
   const { secret, group, tls, peerTimeoutSeconds } = node;
   let link: NamedLink | undefined;
   let stop = () => {};
+  const abort = () => link?.close();
+  signal.addEventListener("abort", abort, { once: true });
   try {
     const opened = await connect(who, address, { secret, group, tls, deadline: reached, signal });
     link = opened.link;
     const { peer } = link;
-    signal.addEventListener("abort", () => opened.link.close(), { once: true });
     const silence = Promise.withResolvers<never>();
     let ticks = 0;
     stop = ticking(tickMilliseconds(peerTimeoutSeconds), () => {
@@ -71,6 +81,7 @@ export async function visit(options: VisitOptions): Promise<Visit> {
     return { kind: "lost", why: error instanceof Error ? error : new Error(messageOf(error)) };
   } finally {
     stop();
+    signal.removeEventListener("abort", abort);
     link?.close();
   }
 }
@@ -94,11 +105,11 @@ async function attend(link: NamedLink, options: VisitOptions, heard: () => void)
       if (word.kind === "refused") return { kind: "failed", why: errorOf(word) };
       if (word.kind === "elsewhere") return word;
       if (word.kind === "wait") {
-        accepted();
+        accepted(word.running);
         if (word.running) deadline = inSeconds(timeoutSeconds);
       }
       if (word.kind === "invited") {
-        linking?.close();
+        await linking?.close();
         const own = linking = new Linking(word.membership, node, inSeconds(linkSeconds(node)), report);
         register(own);
         // Once invited, the host decides how long it takes.
@@ -119,6 +130,6 @@ async function attend(link: NamedLink, options: VisitOptions, heard: () => void)
     if (error === late) return { kind: "failed", why: late };
     throw error;
   } finally {
-    if (!begun) linking?.close();
+    if (!begun) await linking?.close();
   }
 }

@@ -7,8 +7,8 @@ import { decode, encode } from "@msgpack/msgpack";
 import { MachineError, messageOf } from "../errors.ts";
 import type { Link } from "./link.ts";
 
-/** Most bytes of a message: what 2,048 machines tell of themselves takes 1 MB, of which 4 kB each would be allowed. */
-export const messageBytes = 1 << 23;
+/** Most bytes of a message: all that 2,048 nodes may tell of themselves takes 12 MB; what they do tell, 0.3 MB. */
+export const messageBytes = 1 << 24;
 
 /** Gives a value its type, or throws saying what is wrong with it. */
 export type Schema<T> = (value: unknown) => T;

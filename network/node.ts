@@ -12,49 +12,49 @@
  * host's waits in its lobby (`lobby.ts`), and is taken along into the next world. A host that is not at the rendezvous
  * knocks there every beat, so that whoever gathers there learns where the run goes on.
  *
- * A network that falls in two leaves two parts, and each goes on if it has the fewest members that a run needs: only
- * when that is more than half of all can there be no two worlds.
+ * A network that falls in two leaves two parts, and each goes on if it has as many members as a run needs at least; that
+ * there are never two is certain only if these are more than half of all. When the network is whole again, their hosts learn
+ * of each other at the rendezvous, and one part gives its world up and waits to be let into the other's.
  * @module
  */
 
 import { MachineError, messageOf, UserError } from "../errors.ts";
 import { before, type Deadline, inSeconds, pause, ticking, tickMilliseconds } from "./deadline.ts";
 import {
+  type Address,
   checkOffer,
-  helloSchema,
+  checkOptions,
+  type Hello,
   helloSeconds,
   type Join,
   type LinkHello,
   type NodeOptions,
   type Offer,
   type Place,
-  sizeMost,
+  placeName,
+  samePlace,
   type Whereabouts,
 } from "./gathering.ts";
+import { Door } from "./door.ts";
 import { knock } from "./knock.ts";
 import type { Linking } from "./linking.ts";
-import { type LinkListener, listen } from "./listener.ts";
 import { Lobby } from "./lobby.ts";
 import { Meeting } from "./meeting_host.ts";
 import { visit } from "./meeting_member.ts";
-import { receiveMessage, sendMessage } from "./messages.ts";
+import { sendMessage } from "./messages.ts";
 import type { NamedLink } from "./plain_link.ts";
-import { listenAtRendezvous, parseAddress } from "./rendezvous.ts";
+import { parseAddress } from "./rendezvous.ts";
 import { World } from "./world.ts";
 
-export type { NodeOptions, Offer };
-export { World };
+export { type NodeOptions, type Offer, World };
 
 /** This process among those of a run. */
 export class Node {
   readonly #options: NodeOptions;
-  readonly #rendezvous: { hostname: string; port: number };
+  readonly #rendezvous: Address;
+  readonly #door: Door;
   readonly #lobby: Lobby;
   readonly #stop: () => void;
-  #listener: LinkListener | undefined;
-  #place: Place | undefined;
-  /** True if this node's door is the rendezvous. */
-  #known = false;
   #world: World | undefined;
   /** The meeting that this node hosts. */
   #meeting: Meeting | undefined;
@@ -62,10 +62,13 @@ export class Node {
   #nextLinking = Promise.withResolvers<void>();
   readonly #closed = new AbortController();
   #knocking = false;
+  /** Where to meet next, if this node knows that it was in the wrong part of a run. */
+  #leader: Place | undefined;
 
   private constructor(options: NodeOptions) {
     this.#options = options;
     this.#rendezvous = parseAddress(options.rendezvous);
+    this.#door = new Door(options, (link, hello) => this.#greet(link, hello));
     const { peerTimeoutSeconds } = options;
     const beat = 2 * tickMilliseconds(peerTimeoutSeconds);
     this.#lobby = new Lobby({
@@ -83,26 +86,13 @@ export class Node {
    * @throws UserError if ranks, sizes or addresses cannot be, or the port is in use
    */
   static async open(options: NodeOptions): Promise<Node> {
-    const { size, least = size, rank } = options;
-    if (!(Number.isInteger(size) && size >= 1 && size <= sizeMost)) {
-      throw new UserError(`A group has 1 to ${sizeMost} machines, not ${size}`);
-    }
-    if (!(Number.isInteger(least) && least >= 1 && least <= size)) {
-      throw new UserError(`A group of ${size} goes on with 1 to ${size} machines, not with at least ${least}`);
-    }
-    if (rank !== undefined && !(Number.isInteger(rank) && rank >= 0 && rank < size)) {
-      throw new UserError(`Rank ${rank} is not one of a group of ${size}: ranks are 0 to ${size - 1}`);
-    }
+    checkOptions(options);
     const node = new Node(options);
     try {
-      node.#listener = await listenAtRendezvous(options, (link) => node.#greet(link));
+      await node.#door.openAtRendezvous();
     } catch (error) {
       await node.close();
       throw error;
-    }
-    if (node.#listener) {
-      node.#known = true;
-      node.#place = { machine: Deno.hostname(), ...node.#rendezvous };
     }
     return node;
   }
@@ -118,12 +108,13 @@ export class Node {
     await this.#world?.end("this node meets the others anew");
     const { timeoutSeconds, peerTimeoutSeconds } = this.#options;
     this.#lobby.set({});
-    const deadline = inSeconds(timeoutSeconds);
+    let deadline = inSeconds(timeoutSeconds);
     const lost = new Set(this.#world?.gone);
-    let elsewhere: Place | undefined;
+    let elsewhere = this.#leader;
+    this.#leader = undefined;
     for (;;) {
       if (this.#closed.signal.aborted) throw new MachineError("This node was closed while it met the others");
-      const place: { hostname: string; port: number } | undefined = elsewhere ?? this.#hostOf(lost);
+      const place = elsewhere ?? this.#hostOf(lost);
       if (!place) {
         const met = await this.#host(offer, lost, deadline);
         if (met instanceof World) return met;
@@ -140,22 +131,27 @@ export class Node {
         address: place,
         reached,
         // Hosts should say first who did not come in time.
-        deadline: this.#world ? deadline + 1000 : deadline,
+        deadline: deadline + 1000,
         join: (near) => this.#join(offer, near),
-        accepted: () => this.#lobby.set({ elsewhere: { machine: "", ...place } }),
+        accepted: (running) => {
+          this.#lobby.set({ elsewhere: { machine: "", ...place } });
+          if (running) deadline = inSeconds(timeoutSeconds);
+        },
         register: (linking) => this.#register(linking),
       });
       if (came.kind === "linked") return this.#begin(came.linking, offer);
       this.#lobby.set({});
       if (came.kind === "failed") throw came.why;
       const late = performance.now() >= deadline;
+      if (came.kind === "elsewhere" && late) {
+        throw new MachineError(`The machines sent this one from door to door for ${timeoutSeconds} s`);
+      }
       if (came.kind === "lost") {
         if (late || (first && came.why instanceof UserError)) throw came.why;
         if (!first) this.#report(`There is no host any more: ${messageOf(came.why)}`);
-        const rank = this.#world?.membership.members.findIndex(({ place: { hostname, port } }) =>
-          hostname === place.hostname && port === place.port
-        );
-        if (rank !== undefined && rank >= 0) lost.add(rank);
+        const { members = [] } = this.#world?.membership ?? {};
+        const rank = members.findIndex((member) => samePlace(member.place, place));
+        if (rank >= 0) lost.add(rank);
       }
       elsewhere = came.kind === "elsewhere" ? came.place : undefined;
       await pause(50);
@@ -166,8 +162,9 @@ export class Node {
   async close(): Promise<void> {
     this.#closed.abort();
     this.#stop();
-    this.#listener?.close();
+    this.#door.close();
     this.#lobby.close();
+    this.#nextLinking.resolve();
     await this.#world?.leave();
   }
 
@@ -176,8 +173,8 @@ export class Node {
   }
 
   /** Whose door to meet at; undefined if at this node's. */
-  #hostOf(lost: ReadonlySet<number>): Place | { hostname: string; port: number } | undefined {
-    if (!this.#world) return this.#known ? undefined : this.#rendezvous;
+  #hostOf(lost: ReadonlySet<number>): Address | undefined {
+    if (!this.#world) return this.#door.known ? undefined : this.#rendezvous;
     const { members, rank } = this.#world.membership;
     const lowest = members.findIndex((_, i) => !lost.has(i));
     return lowest < 0 || lowest === rank ? undefined : members[lowest].place;
@@ -218,46 +215,22 @@ export class Node {
   }
 
   /** What this node says of itself; its door is opened at the interface that leads to the others, if it is not yet. */
-  async #join(offer: Offer, near?: string): Promise<Join> {
-    const { size, least = size, rank = null, secret, group, tls, report, listen: own } = this.#options;
-    if (!this.#place) {
-      const hostname = own ?? near ?? this.#rendezvous.hostname;
-      const opened = (link: NamedLink) => this.#greet(link);
-      const listener = await listen({ hostname, port: 0, secret, group, tls, opened, refused: report });
-      this.#listener = listener;
-      if (this.#closed.signal.aborted) listener.close();
-      const all = listener.hostname === "0.0.0.0" || listener.hostname === "::";
-      this.#place = {
-        machine: Deno.hostname(),
-        hostname: all ? near ?? this.#rendezvous.hostname : listener.hostname,
-        port: listener.port,
-      };
-    }
+  async #join(offer: Offer, near = this.#rendezvous.hostname): Promise<Join> {
+    const { size, least = size, rank = null } = this.#options;
+    const place = await this.#door.open(near);
     const membership = this.#world?.membership;
     const last = membership ? { world: membership.world, number: membership.number, rank: membership.rank } : null;
     const { description, facts, lanes } = offer;
-    return { place: this.#place, rank: this.#known ? 0 : rank, size, least, last, description, facts, lanes };
+    return { place, rank: this.#door.known ? 0 : rank, size, least, last, description, facts, lanes };
   }
 
-  /** Hears what somebody wants who came to the door. */
-  async #greet(link: NamedLink): Promise<void> {
-    try {
-      const late = () => new MachineError(`${link.peer} said nothing for ${helloSeconds} s`);
-      const hello = await before(inSeconds(helloSeconds), receiveMessage(link, helloSchema), late);
-      if (this.#closed.signal.aborted) link.close();
-      else if (hello.kind === "join") await this.#lobby.receive(link, hello.join);
-      else if (hello.kind === "link") await this.#take(link, hello);
-      else {
-        await sendMessage(link, this.#whereabouts());
-        this.#meeting?.moveTo(hello.where);
-        // Who has heard the answer ends the link.
-        await before(inSeconds(helloSeconds), link.read(new Uint8Array(1)), late).catch(() => {});
-        link.close();
-      }
-    } catch (error) {
-      link.close();
-      this.#report(`Refused a connection: ${messageOf(error)}`);
-    }
+  /** Does what somebody wants who came to the door. */
+  async #greet(link: NamedLink, hello: Hello): Promise<void> {
+    if (hello.kind === "join") return await this.#lobby.receive(link, hello.join);
+    if (hello.kind === "link") return await this.#take(link, hello);
+    this.#heed(hello.where, false);
+    await sendMessage(link, this.#whereabouts());
+    link.close();
   }
 
   /** Takes in a link of a world that is being formed, of which this node may hear a little later. */
@@ -266,6 +239,7 @@ export class Node {
     while (this.#linking?.membership.world !== hello.world) {
       const unknown = () => new MachineError(`${link.peer} wanted a link of a world that is not being formed here`);
       await before(deadline, this.#nextLinking.promise, unknown);
+      if (this.#closed.signal.aborted) throw unknown();
     }
     await this.#linking.accept(link, hello);
   }
@@ -278,11 +252,25 @@ export class Node {
   }
 
   #whereabouts(): Whereabouts {
-    const world = this.#world;
-    const number = world?.number ?? 0;
-    if (world?.running) return { number, running: true, rank: 0, place: world.membership.members[0].place };
-    const place = this.#meeting ? this.#place ?? null : null;
-    return { number, running: false, rank: world?.rank ?? 0, place };
+    const { world = "", number = 0, rank = 0, members = [] } = this.#world?.membership ?? {};
+    const known = { world, number, size: members.length };
+    if (this.#world?.running) return { ...known, running: true, rank: 0, place: members[0].place };
+    return { ...known, running: false, rank, place: this.#meeting && this.#door.place || null };
+  }
+
+  /**
+   * Learns where others know the run to be. Of two worlds that run, since the network had parted, one ends: the older one,
+   * or the smaller one, or that which has nobody at the rendezvous.
+   */
+  #heed(theirs: Whereabouts, atRendezvous: boolean): void {
+    this.#meeting?.moveTo(theirs);
+    const own = this.#whereabouts();
+    if (!own.running || !theirs.running || theirs.place === null || theirs.world === own.world) return;
+    const ahead = theirs.number - own.number || theirs.size - own.size || (atRendezvous ? 1 : -1);
+    if (ahead < 0) return;
+    this.#leader = theirs.place;
+    const there = placeName(theirs.place);
+    this.#world?.end(`the network had parted it from the others, with whom the run goes on at ${there}`);
   }
 
   #showWaiting(): void {
@@ -292,11 +280,11 @@ export class Node {
   /** A host that is elsewhere knocks at the rendezvous. */
   async #showWhereabouts(): Promise<void> {
     const hosts = this.#world && (this.#meeting || (this.#world.running && this.#world.rank === 0));
-    if (this.#known || !hosts || this.#knocking) return;
+    if (this.#door.known || !hosts || this.#knocking) return;
     this.#knocking = true;
     try {
       const answer = await knock(this.#rendezvous, this.#whereabouts(), this.#options, this.#closed.signal);
-      if (typeof answer !== "string") this.#meeting?.moveTo(answer);
+      if (typeof answer !== "string") this.#heed(answer, true);
     } finally {
       this.#knocking = false;
     }

@@ -4,13 +4,13 @@
  */
 
 import { messageOf, UserError } from "../errors.ts";
-import type { NodeOptions } from "./gathering.ts";
+import type { Address, NodeOptions } from "./gathering.ts";
 import { isTaken, type LinkListener, listen } from "./listener.ts";
 import { addressOf, type NamedLink } from "./plain_link.ts";
 import { isUnknownName } from "./secret.ts";
 
 /** Splits `host:port` or `[address]:port`. */
-export function parseAddress(address: string): { hostname: string; port: number } {
+export function parseAddress(address: string): Address {
   const match = /^(?:\[([0-9a-f:.]+)\]|([^:[\]\s]+)):(\d{1,5})$/i.exec(address);
   const hostname = match?.[1] ?? match?.[2] ?? "";
   const port = Number(match?.[3]);

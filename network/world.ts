@@ -48,6 +48,8 @@ export class World {
   readonly machines: readonly string[];
   /** What each node told of itself, by rank. */
   readonly facts: readonly Readonly<Record<string, string>>[];
+  /** Ranks that were in rank 0's last world; none at the first meeting. The others may have another history, or none. */
+  readonly survivors: readonly number[];
   /** By lane, the links to all other ranks. */
   readonly lanes: readonly ReadonlyMap<number, Link>[];
   /** Resolves, never rejects, when the world has ended, with the reason; its links are closed then. */
@@ -72,6 +74,7 @@ export class World {
     [this.number, this.rank, this.size] = [number, rank, members.length];
     this.machines = members.map(({ place }, i) => nodeName(i, place));
     this.facts = members.map(({ facts }) => facts);
+    this.survivors = members.map((_, i) => i).filter((i) => members[i].survivor);
     this.#links = links.map((lane) => new Map([...lane].sort(([a], [b]) => a - b)));
     this.lanes = this.#links.slice(1);
     this.lost = this.#lost.promise;

@@ -4,9 +4,9 @@
  */
 
 import { before, inSeconds, pause } from "../../network/deadline.ts";
-import { introduce } from "../../network/handshake.ts";
+import { introduce, protocolVersion } from "../../network/handshake.ts";
 import { connect, listen } from "../../network/listener.ts";
-import { joinSchema } from "../../network/gathering.ts";
+import { helloSchema } from "../../network/gathering.ts";
 import { receiveMessage } from "../../network/messages.ts";
 import { type NamedLink, PlainLink } from "../../network/plain_link.ts";
 import { group, noise, secret } from "./link_pairs.ts";
@@ -55,7 +55,7 @@ async function victim(): Promise<void> {
         await link.write(text);
       }
     }
-    await before(inSeconds(0.5), receiveMessage(link, joinSchema), () => new Error("too slow"));
+    await before(inSeconds(0.5), receiveMessage(link, helloSchema), () => new Error("too slow"));
   };
   const listener = await listen({
     hostname: "127.0.0.1",
@@ -86,9 +86,9 @@ const openings: ((seed: number) => Uint8Array)[] = [
   (seed) => noise(seed % 200, seed),
   (seed) => noise(40_000, seed),
   () => new TextEncoder().encode("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"),
-  (seed) => joined(magic, version(1), noise(seed % 32, seed)),
-  (seed) => joined(magic, version(1), noise(64, seed)),
-  (seed) => joined(magic, version(1), noise(32, seed), noise(1000, seed + 1)),
+  (seed) => joined(magic, version(protocolVersion), noise(seed % 32, seed)),
+  (seed) => joined(magic, version(protocolVersion), noise(64, seed)),
+  (seed) => joined(magic, version(protocolVersion), noise(32, seed), noise(1000, seed + 1)),
   (seed) => joined(magic, version(seed % 256), noise(64, seed)),
   (seed) => joined(magic, noise(40, seed)),
   () => new Uint8Array(4096).fill(255),

@@ -66,10 +66,10 @@ Deno.test("another version of the protocol is told and told of", async () => {
   const answer = await rest(connection);
   assert.equal(answer.length, 44);
   assert.equal(answer[11], protocolVersion);
-  assert.match(refusals[0], /speaks version 2 of Muster's protocol, this process version 1/);
+  assert.match(refusals[0], /speaks version 3 of Muster's protocol, this process version 2/);
   listener.close();
   const old = impostor((connection) => connection.write(opening).then(() => connection.read(new Uint8Array(99))));
-  await assert.rejects(open(old.port), /^UserError: the listener .* speaks version 2 .*, this process version 1/);
+  await assert.rejects(open(old.port), /^UserError: the listener .* speaks version 3 .*, this process version 2/);
   old.close();
 });
 

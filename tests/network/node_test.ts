@@ -1,89 +1,50 @@
 import assert from "node:assert/strict";
+import { disagreements, inOrder } from "../../network/agreement.ts";
 import { inSeconds, pause } from "../../network/deadline.ts";
-import { assignRanks, disagreements } from "../../network/gathering.ts";
+import { type Hello, type Join, leads, type Whereabouts } from "../../network/gathering.ts";
+import { knock } from "../../network/knock.ts";
 import { connect } from "../../network/listener.ts";
+import { unlinkable } from "../../network/meeting_host.ts";
 import { receiveMessage, sendMessage } from "../../network/messages.ts";
-import { meet, type MeetOptions, parseAddress } from "../../network/rendezvous.ts";
+import { Node, type World } from "../../network/node.ts";
+import { parseAddress } from "../../network/rendezvous.ts";
 import { group, secret } from "./link_pairs.ts";
-import type { Report } from "./meet_process.ts";
+import { Child, description, freePort, nodesTest, start, termsOf } from "./nodes.ts";
+import type { Terms } from "./node_process.ts";
 
-const text = new TextDecoder().decode(secret);
-const program = new URL("meet_process.ts", import.meta.url).pathname;
-const description = { version: "0.1.0", model: "abc", data: "def" };
-
-function freePort(): number {
-  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
-  listener.close();
-  return listener.addr.port;
+/** Nodes in this process, which meet once; `report` hears of all. */
+async function meet(all: Terms[], report?: (sentence: string) => void): Promise<PromiseSettledResult<World>[]> {
+  const nodes: Node[] = [];
+  const settled = await Promise.allSettled(all.map(async ({ description, facts, lanes, ...options }) => {
+    const node = await Node.open({ ...options, secret, report });
+    nodes.push(node);
+    return await node.meet({ description, facts, lanes });
+  }));
+  await Promise.all(nodes.map((node) => node.close()));
+  return settled;
 }
-
-type Terms = Omit<MeetOptions, "secret">;
-
-function start(terms: Terms, env: Record<string, string> = { MUSTER_SECRET: text }): Deno.ChildProcess {
-  const args = ["run", "-A", "--quiet", program, JSON.stringify(terms)];
-  return new Deno.Command(Deno.execPath(), { args, env, stdout: "piped", stderr: "inherit" }).spawn();
-}
-
-async function reportOf(child: Deno.ChildProcess): Promise<Report> {
-  const { stdout } = await child.output();
-  return JSON.parse(new TextDecoder().decode(stdout)) as Report;
-}
-
-function failure(report: Report): Extract<Report, { kind: "failed" }> {
-  assert.equal(report.kind, "failed");
-  return report as Extract<Report, { kind: "failed" }>;
-}
-
-const terms = (size: number, rest: Partial<Terms> = {}): Terms => ({
-  size,
-  rendezvous: `127.0.0.1:${freePort()}`,
-  group,
-  description,
-  timeoutSeconds: 20,
-  ...rest,
-});
 
 /** Every outcome of meetings in this process, as `Name: message`, or "met". */
-async function outcomes(all: Terms[]): Promise<string[]> {
-  const settled = await Promise.allSettled(all.map((terms) => meet({ ...terms, secret })));
-  return settled.map((one) => {
-    if (one.status === "rejected") return String(one.reason);
-    for (const link of one.value.links.values()) link.close();
-    return "met";
-  });
+async function outcomes(all: Terms[], report?: (sentence: string) => void): Promise<string[]> {
+  return (await meet(all, report)).map((one) => one.status === "rejected" ? String(one.reason) : "met");
 }
 
-Deno.test("four processes find each other, with ranks given and not, and each has a link to each", async () => {
-  const given = terms(4);
-  const children = [undefined, 2, undefined, 1].map((rank) => start({ ...given, rank }));
-  const reports = await Promise.all(children.map(reportOf));
-  const ranks = reports.map((report) => {
-    assert.ok(report.kind === "met", JSON.stringify(report));
-    assert.ok(report.intact);
-    const others = [0, 1, 2, 3].filter((rank) => rank !== report.rank);
-    assert.deepEqual(report.heard, others);
-    for (const [i, peer] of report.peers.entries()) {
-      assert.match(peer, new RegExp(`^node ${others[i]} \\(${Deno.hostname()}, 127\\.0\\.0\\.1:\\d+\\)$`));
-    }
-    return report.rank;
-  });
-  assert.deepEqual([ranks[1], ranks[3]], [2, 1]);
-  assert.deepEqual(ranks.toSorted(), [0, 1, 2, 3]);
-});
-
-Deno.test("processes without a secret meet on loopback; one with another secret is refused and the others meet", async () => {
-  const open = terms(2);
-  const closed = terms(2, { rank: 0 });
-  const pair = [0, 1].map((rank) => start({ ...open, rank }, {}));
-  const host = start(closed);
-  const stranger = start({ ...closed, rank: 1 }, { MUSTER_SECRET: "a secret of somebody else" });
-  assert.match(failure(await reportOf(stranger)).message, /the rendezvous .* has another shared secret/);
-  const member = start({ ...closed, rank: 1 });
-  for (const report of await Promise.all([...pair, host, member].map(reportOf))) assert.equal(report.kind, "met");
-});
+nodesTest(
+  "nodes without a secret meet on loopback; one with another secret is refused and the others meet",
+  async () => {
+    const open = termsOf(2);
+    const closed = termsOf(2, { rank: 0 });
+    const pair = [0, 1].map((rank) => new Child({ ...open, rank }, {}));
+    const stranger = new Child({ ...closed, rank: 1 }, { MUSTER_SECRET: "a secret of somebody else" });
+    const [host] = start(closed);
+    assert.match((await stranger.hears("failed")).why, /the rendezvous .* has another shared secret/);
+    const [member] = start({ ...closed, rank: 1 });
+    for (const node of [...pair, host, member]) assert.equal((await node.world(1)).size, 2);
+  },
+);
 
 Deno.test("one rank given twice ends all, and both are named", async () => {
-  const given = terms(3);
+  const given = termsOf(3);
   for (const outcome of await outcomes([0, 1, 1].map((rank) => ({ ...given, rank })))) {
     assert.match(
       outcome,
@@ -93,7 +54,7 @@ Deno.test("one rank given twice ends all, and both are named", async () => {
 });
 
 Deno.test("a mismatch ends all, and names what differs and the machine", async () => {
-  const given = terms(3);
+  const given = termsOf(3);
   const other = { ...given, rank: 2, description: { ...description, model: "xyz", dtype: "f16" } };
   const machine = String.raw`${Deno.hostname()}, 127\.0\.0\.1:\d+`;
   for (const outcome of await outcomes([{ ...given, rank: 0 }, { ...given, rank: 1 }, other])) {
@@ -108,7 +69,7 @@ Deno.test("a mismatch ends all, and names what differs and the machine", async (
 });
 
 Deno.test("who does not come is named in time, to all who came", async () => {
-  const given = terms(3, { timeoutSeconds: 0.8 });
+  const given = termsOf(3, { timeoutSeconds: 0.8 });
   const start = performance.now();
   const [host, member] = await outcomes([{ ...given, rank: 0 }, { ...given, rank: 2, timeoutSeconds: 5 }]);
   assert.ok(performance.now() - start < 3000);
@@ -117,32 +78,32 @@ Deno.test("who does not come is named in time, to all who came", async () => {
 });
 
 Deno.test("of those who do not come the ranks are named that are free", async () => {
-  const [alone] = await outcomes([terms(4, { timeoutSeconds: 0.3 })]);
+  const [alone] = await outcomes([termsOf(4, { timeoutSeconds: 0.3 })]);
   assert.match(alone, /: rank 1, 2, 3; there are /);
-  const given = terms(4, { timeoutSeconds: 0.5 });
+  const given = termsOf(4, { timeoutSeconds: 0.5 });
   const [host] = await outcomes([given, given]);
   assert.match(host, /^MachineError: 2 of 4 machines .*: 2 of the ranks 1, 2, 3; there are /);
 });
 
 Deno.test("a size that differs is named when the wait is over", async () => {
-  const given = terms(3, { timeoutSeconds: 0.8 });
+  const given = termsOf(3, { timeoutSeconds: 0.8 });
   const both = await outcomes([{ ...given, rank: 0 }, { ...given, rank: 1, size: 2, timeoutSeconds: 5 }]);
   for (const outcome of both) assert.match(outcome, /^UserError: 1 of 3 .*nodes is "2" at .* and "3" at/);
 });
 
 Deno.test("a rendezvous that nobody hosts, and a port that another program has, end in a clear error", async () => {
-  const [nobody] = await outcomes([terms(2, { rank: 1, timeoutSeconds: 0.5 })]);
+  const [nobody] = await outcomes([termsOf(2, { rank: 1, timeoutSeconds: 0.5 })]);
   assert.match(
     nobody,
     /^MachineError: the rendezvous \(127\.0\.0\.1:\d+\) could not be reached in 0\.[5-9] s; .*refused/,
   );
   // Too long a name for any name server to be asked.
   const longName = `${"x".repeat(64)}.invalid`;
-  const [unknown] = await outcomes([terms(2, { rank: 1, rendezvous: `${longName}:5`, timeoutSeconds: 0.5 })]);
+  const [unknown] = await outcomes([termsOf(2, { rank: 1, rendezvous: `${longName}:5`, timeoutSeconds: 0.5 })]);
   assert.match(unknown, /^MachineError: .*the name x{64}\.invalid is unknown$/);
   const server = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen: () => {} }, () => new Response("hello"));
   const rendezvous = `127.0.0.1:${server.addr.port}`;
-  const [host, any] = await outcomes([0, undefined].map((rank) => terms(2, { rank, rendezvous, timeoutSeconds: 3 })));
+  const [host, any] = await outcomes([0, undefined].map((rank) => termsOf(2, { rank, rendezvous, timeoutSeconds: 3 })));
   assert.match(host, /^UserError: Rank 0 hosts the rendezvous but cannot listen on 127.*in use/);
   assert.match(
     any,
@@ -154,34 +115,51 @@ Deno.test("a rendezvous that nobody hosts, and a port that another program has, 
   assert.deepEqual(parseAddress("[::1]:65535"), { hostname: "::1", port: 65535 });
 });
 
-Deno.test("a process killed before all are there may be started again; one killed later fails the others at once", async () => {
-  const given = terms(3);
-  const host = start({ ...given, rank: 0 });
-  const early = start({ ...given, rank: 1 });
-  await pause(600);
-  early.kill("SIGKILL");
-  await early.output();
-  const again = [1, 2].map((rank) => start({ ...given, rank }));
-  for (const report of await Promise.all([host, ...again].map(reportOf))) assert.equal(report.kind, "met");
+/** Comes to a rendezvous as somebody who says this and does nothing more. */
+async function comeTo(rendezvous: string, rest: Partial<Join>) {
+  const place = { machine: "gone", hostname: "127.0.0.1", port: freePort() };
+  const own = { place, rank: null, size: 3, least: 3, last: null, description, facts: {}, lanes: 1 };
+  const hello: Hello = { kind: "join", join: { ...own, ...rest } };
+  const { link } = await connect("the host", parseAddress(rendezvous), { secret, group, deadline: inSeconds(5) });
+  await sendMessage(link, hello);
+  return link;
+}
 
-  // A member that comes, is told of the others, and leaves without a word.
-  const late = terms(3);
-  const meeting = outcomes([{ ...late, rank: 0 }, { ...late, rank: 2 }]);
-  const { hostname, port } = parseAddress(late.rendezvous);
-  const { link } = await connect("the host", { hostname, port }, { secret, group, deadline: inSeconds(5) });
-  const join = { rank: 1, size: 3, machine: "gone", hostname, port: freePort(), description };
-  await sendMessage(link, join);
-  await receiveMessage(link, (value) => value);
-  const begin = performance.now();
-  link.close();
-  for (const outcome of await meeting) {
-    assert.match(outcome, /^MachineError: node 1 \(gone, 127.* ended the connection/);
+Deno.test("who dies when all are invited is waited for again", async () => {
+  const given = termsOf(3);
+  const meeting = outcomes([0, 2].map((rank) => ({ ...given, rank })));
+  const link = await comeTo(given.rendezvous, { rank: 1 });
+  const kinds: unknown[] = [];
+  while (!kinds.includes("invited")) {
+    const { kind } = await receiveMessage(link, (value) => value as { kind: string });
+    kinds.push(kind);
   }
-  assert.ok(performance.now() - begin < 2000);
+  link.close();
+  const again = outcomes([{ ...given, rank: 1 }]);
+  assert.deepEqual([...await meeting, ...await again], ["met", "met", "met"]);
+});
+
+Deno.test("who cannot be linked to the others is left out by name, and the others begin", async () => {
+  const given = termsOf(3, { least: 2, peerTimeoutSeconds: 0.5 });
+  const said: string[] = [];
+  const meeting = meet([0, 2].map((rank) => ({ ...given, rank })), (sentence) => said.push(sentence));
+  const link = await comeTo(given.rendezvous, { rank: 1, least: 2 });
+  const worlds = (await meeting).map((one) => one.status === "fulfilled" && [one.value.rank, one.value.size]);
+  assert.deepEqual(worlds, [[0, 2], [1, 2]]);
+  const expected =
+    /^node 1 \(gone, .*\) could not be linked to .*node 0 .* within 1 s and is left out; does a firewall/;
+  assert.match(said.find((sentence) => sentence.includes("left out"))!, /^Refused gone, 127.*: node 1 \(gone/);
+  for (;;) {
+    const word = await receiveMessage(link, (value) => value as { kind: string; sentence?: string });
+    if (word.kind !== "refused") continue;
+    assert.match(word.sentence!, expected);
+    break;
+  }
+  link.close();
 });
 
 Deno.test("a process that gave up before all were there may come again", async () => {
-  const given = terms(3);
+  const given = termsOf(3);
   const host = outcomes([{ ...given, rank: 0 }]);
   const [hasty] = await outcomes([{ ...given, rank: 1, timeoutSeconds: 0.3 }]);
   assert.match(hasty, /^MachineError: The group was not complete at the rendezvous \(127.*\) within 0\.3 s$/);
@@ -189,29 +167,117 @@ Deno.test("a process that gave up before all were there may come again", async (
   assert.deepEqual(await host, ["met"]);
 });
 
-Deno.test("one more than the group has is told so or finds nobody", async () => {
-  const given = terms(2, { timeoutSeconds: 1 });
-  const all = (await outcomes([given, given, given])).toSorted();
-  assert.match(all[0], /^(UserError: The group of 2 .* is complete without this process|MachineError: the rendezvous)/);
-  assert.deepEqual(all.slice(1), ["met", "met"]);
+Deno.test("one more than the group has is told so once nobody can be thought lost, or finds nobody", async () => {
+  const given = termsOf(2, { peerTimeoutSeconds: 0.4 });
+  const nodes = await Promise.all([0, 1].map((rank) => Node.open({ ...given, rank, secret })));
+  const worlds = await Promise.all(nodes.map((node) => node.meet(given)));
+  const [late] = await outcomes([given]);
+  assert.match(late, /^UserError: The group of 2 is complete without this process/);
+  assert.deepEqual(worlds.map((world) => world.waiting()), [[], []]);
+  await Promise.all(nodes.map((node) => node.close()));
+});
+
+Deno.test("of two parts of a run the smaller gives up once it hears of the larger, and is let in there", async () => {
+  const [here, there] = [0, 1].map(() => termsOf(3, { least: 1, peerTimeoutSeconds: 0.5, lanes: 2 }));
+  const nodes = await Promise.all([here, there, there].map((terms) => Node.open({ ...terms, secret })));
+  // Each begins without those who do not come.
+  const worlds = await Promise.all(nodes.map((node) => node.meet(here)));
+  assert.deepEqual(worlds.map(({ size }) => size), [1, 2, 2]);
+  const signal = new AbortController().signal;
+  const none = { world: "", number: 0, size: 0, running: false, rank: 0, place: null };
+  const where = await knock(parseAddress(there.rendezvous), none, { secret, group }, signal);
+  assert.ok(typeof where !== "string");
+  const own = await knock(parseAddress(here.rendezvous), where, { secret, group }, signal);
+  assert.ok(typeof own !== "string" && !own.running);
+  assert.match(String(await worlds[0].lost), /^MachineError: the network had parted it .* goes on at .*:\d+$/);
+  const waits = nodes[0].meet({ ...here, facts: { name: "parted" } });
+  const host = worlds.findIndex(({ size, rank }) => size === 2 && rank === 0);
+  while (worlds[host].waiting().length === 0) await pause(20);
+  await worlds[host].end("somebody waits");
+  const after = await Promise.all([waits, nodes[1].meet(here), nodes[2].meet(here)]);
+  assert.deepEqual(after.map(({ size, number }) => [size, number]), [[3, 2], [3, 2], [3, 2]]);
+  // Only the other two have the history of the new world.
+  for (const { survivors, facts } of after) {
+    assert.deepEqual(survivors, [0, 1]);
+    assert.equal(facts[2].name, "parted");
+  }
+  await Promise.all(nodes.map((node) => node.close()));
 });
 
 Deno.test("who asks for what cannot be is told before anything is opened", async () => {
-  await assert.rejects(meet({ ...terms(2), rank: 2, secret }), /^UserError: Rank 2 is not one of a group of 2/);
-  await assert.rejects(meet({ ...terms(0), secret }), /^UserError: A group has 1 to 2048 machines, not 0/);
+  const open = (terms: Terms) => Node.open({ ...terms, secret });
+  await assert.rejects(open(termsOf(2, { rank: 2 })), /^UserError: Rank 2 is not one of a group of 2/);
+  await assert.rejects(open(termsOf(0)), /^UserError: A group has 1 to 2048 machines, not 0/);
+  await assert.rejects(open(termsOf(2, { least: 3 })), /^UserError: A group of 2 goes on with 1 to 2 machines, not/);
   await assert.rejects(
-    meet({ ...terms(2), rendezvous: "192.0.2.1:29500", rank: 1, secret: undefined }),
+    Node.open({ ...termsOf(2), rendezvous: "192.0.2.1:29500", secret: undefined }),
     /^UserError: Without a shared secret only loopback addresses are allowed, and 192\.0\.2\.1 is none/,
   );
-  const alone = await meet({ ...terms(1), secret: undefined });
-  assert.deepEqual([alone.rank, alone.size, alone.links.size], [0, 1, 0]);
+  const [alone] = await meet([termsOf(1)]);
+  assert.ok(alone.status === "fulfilled");
+  assert.deepEqual([alone.value.rank, alone.value.size, alone.value.lanes[0].size], [0, 1, 0]);
 });
 
-Deno.test("assignRanks() keeps what is given and fills up; disagreements() finds what is too high", () => {
-  assert.deepEqual(assignRanks([0, null, 3, null, 1]), [0, 2, 3, 4, 1]);
-  const join = { size: 2, machine: "a", hostname: "127.0.0.1", port: 1, description };
-  assert.deepEqual(disagreements([{ ...join, rank: 0 }, { ...join, rank: null }]), []);
-  assert.deepEqual(disagreements([{ ...join, rank: 0 }, { ...join, rank: 2, port: 5 }]), [
+const joinOf = (rest: Partial<Join> & { port: number }): Join => ({
+  place: { machine: "a", hostname: "127.0.0.1", port: rest.port },
+  rank: null,
+  size: 2,
+  least: 2,
+  last: null,
+  description,
+  facts: {},
+  lanes: 1,
+  ...rest,
+});
+
+Deno.test("inOrder() keeps the order of a world's members and lets others have their ranks or the lowest", () => {
+  const last = (rank: number, world = "w") => ({ last: { world, number: 1, rank } });
+  const order = (host: Join, ...others: Join[]) => inOrder(host, others).map(({ place }) => place.port);
+  // At first: ranks that were given, and the others in the order in which they came; ranks that nobody has are closed up.
+  assert.deepEqual(
+    order(...[0, null, 3, null, 1].map((rank, port) => joinOf({ rank, port })) as [Join, ...Join[]]),
+    [0, 4, 1, 2, 3],
+  );
+  assert.deepEqual(order(joinOf({ port: 0 }), joinOf({ rank: 2, port: 2 })), [0, 2]);
+  // Then: rank 1 hosts, 3 and 2 survived, a newcomer wants rank 2, one any, and one was in an older world.
+  assert.deepEqual(
+    order(
+      joinOf({ port: 1, ...last(1) }),
+      joinOf({ port: 3, ...last(3) }),
+      joinOf({ port: 8, rank: 2 }),
+      joinOf({ port: 2, ...last(2) }),
+      joinOf({ port: 9 }),
+      joinOf({ port: 7, ...last(0, "old") }),
+    ),
+    [1, 8, 2, 3, 9, 7],
+  );
+});
+
+Deno.test("disagreements() finds what is too high; unlinkable() leaves out the fewest; leads() prefers the newer world", () => {
+  assert.deepEqual(disagreements([joinOf({ rank: 0, port: 1 }), joinOf({ port: 2 })]), []);
+  assert.deepEqual(disagreements([joinOf({ rank: 0, port: 1 }), joinOf({ rank: 2, port: 5 })]), [
     "a, 127.0.0.1:5 has rank 2 of a group of 2",
   ]);
+  assert.deepEqual(unlinkable([[], [2], [1, 3], [2]]), [2]);
+  assert.deepEqual(unlinkable([[2], [], [0]]), [2]);
+  assert.deepEqual(unlinkable([[], [2], [1]]), [2]);
+  assert.deepEqual(unlinkable([[], [], []]), []);
+  const place = { machine: "a", hostname: "127.0.0.1", port: 1 };
+  const where = (number: number, rank: number, running = false, world = `${number}`): Whereabouts => ({
+    world,
+    number,
+    size: 2,
+    rank,
+    running,
+    place,
+  });
+  assert.ok(
+    leads(where(2, 0, true, "a"), where(2, 1, false, "b")) && leads(where(2, 9, false, "a"), where(2, 1, false, "b")),
+  );
+  assert.ok(!leads(where(2, 0, false, "b"), where(2, 1, false, "a")));
+  assert.ok(leads(where(2, 5), where(1, 0)) && !leads(where(1, 0), where(2, 5)));
+  assert.ok(
+    leads(where(2, 0), where(2, 1)) && !leads(where(2, 1), where(2, 0)) && !leads(where(2, 0, true), where(2, 1)),
+  );
+  assert.ok(!leads({ ...where(3, 0), place: null }, where(1, 0)));
 });

@@ -1,5 +1,10 @@
 import assert from "node:assert/strict";
-import { pause } from "../../network/deadline.ts";
+import { inSeconds, pause } from "../../network/deadline.ts";
+import type { Hello } from "../../network/gathering.ts";
+import { knock } from "../../network/knock.ts";
+import { connect } from "../../network/listener.ts";
+import { sendMessage } from "../../network/messages.ts";
+import { group, noise, secret } from "./link_pairs.ts";
 import { Child, nodesTest, start, termsOf } from "./nodes.ts";
 
 const name = (rank: number) => new RegExp(`node ${rank} \\(${Deno.hostname()}, 127\\.0\\.0\\.1:\\d+\\)`);
@@ -117,4 +122,77 @@ nodesTest("too few who meet again wait for others, and end with the sentence if 
     why,
     /^MachineError: 1 of 3 machines met again within 3 s; at least 2 are needed \(--min-nodes\); there are /,
   );
+});
+
+nodesTest("strangers at the doors of a running world, of all kinds, leave it undisturbed", async () => {
+  const terms = termsOf(2);
+  const nodes = start(...[0, 1].map((rank) => ({ ...terms, rank })));
+  const worlds = await Promise.all(nodes.map((node) => node.world(1)));
+  const ports = worlds[0].machines.map((machine) => Number(/:(\d+)\)/.exec(machine)![1]));
+  const open: Deno.TcpConn[] = [];
+  const visit = async (port: number, bytes: Uint8Array, stays: boolean) => {
+    const connection = await Deno.connect({ hostname: "127.0.0.1", port });
+    await connection.write(bytes).catch(() => {});
+    if (stays) open.push(connection);
+    else connection.close();
+  };
+  for (const port of ports) {
+    for (let i = 0; i < 100; i++) await visit(port, noise(100, i), false);
+    await visit(port, new TextEncoder().encode("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"), true);
+    // Half an opening, and then nothing.
+    for (let i = 0; i < 300; i++) await visit(port, new TextEncoder().encode("MUST"), true);
+    // One that knows the secret and speaks of a world that never was, and one that says nonsense.
+    const terms = { secret, group, deadline: inSeconds(5) };
+    const { link: member } = await connect("a door", { hostname: "127.0.0.1", port }, terms);
+    await sendMessage(member, { kind: "link", world: "0".repeat(32), from: 1, to: 0, lane: 0 } satisfies Hello);
+    const { link: odd } = await connect("a door", { hostname: "127.0.0.1", port }, terms);
+    await sendMessage(odd, { kind: "ended", sentence: "now", mistake: true });
+    await assert.rejects(odd.read(new Uint8Array(1)));
+    odd.close();
+    member.close();
+  }
+  // A knock is told of the world; one of an older world changes nothing.
+  const place = { machine: "m", hostname: "127.0.0.1", port: 1 };
+  const where = { world: "w", number: 0, size: 9, running: true, rank: 0, place };
+  const said = await knock(
+    { hostname: "127.0.0.1", port: ports[1] },
+    where,
+    { secret, group },
+    new AbortController().signal,
+  );
+  assert.ok(typeof said !== "string");
+  assert.match(said.world, /^[0-9a-f]{32}$/);
+  assert.deepEqual({ ...said, world: "" }, {
+    world: "",
+    number: 1,
+    size: 2,
+    running: true,
+    rank: 0,
+    place: { machine: Deno.hostname(), hostname: "127.0.0.1", port: ports[0] },
+  });
+  for (const node of nodes) node.tell("pass");
+  for (const node of nodes) assert.ok((await node.hears("passed")).intact);
+  await pause(1500);
+  for (const connection of open) connection.close();
+  for (const node of nodes) {
+    assert.ok(!node.said.some(({ kind }) => kind === "lost" || kind === "failed"));
+    assert.ok(
+      node.said.some((said) => said.kind === "report" && /does not speak Muster's protocol/.test(said.sentence)),
+    );
+  }
+});
+
+nodesTest("any member's door tells a newcomer where the host is; a world ended for it lets it in", async () => {
+  const terms = termsOf(3, { least: 1, timeoutSeconds: 2 });
+  const [host, member] = start({ ...terms, rank: 0 }, { ...terms, rank: 1 });
+  const [world] = await Promise.all([host.world(1), member.world(1)]);
+  const rendezvous = /127\.0\.0\.1:\d+/.exec(world.machines[1])![0];
+  const newcomer = new Child({ ...terms, rank: 2, rendezvous });
+  await member.hears("waiting");
+  // It waits for longer than a meeting may take.
+  await pause(2500);
+  assert.deepEqual(newcomer.said.filter(({ kind }) => kind !== "report"), []);
+  member.tell("end");
+  const worlds = await Promise.all([host, member, newcomer].map((node) => node.world(2)));
+  assert.deepEqual(worlds.map(({ rank, size }) => [rank, size]), [[0, 3], [1, 3], [2, 3]]);
 });
