@@ -3,7 +3,7 @@ import { X509Certificate } from "node:crypto";
 import { inSeconds, pause } from "../../network/deadline.ts";
 import { connect } from "../../network/listener.ts";
 import { PlainLink } from "../../network/plain_link.ts";
-import { meet, type Meeting } from "../../network/rendezvous.ts";
+import { Node, type NodeOptions } from "../../network/node.ts";
 import { faultOf, readTlsIdentity } from "../../network/tls_identity.ts";
 import { TlsLink } from "../../network/tls_link.ts";
 import { withFolder } from "../folder.ts";
@@ -174,23 +174,26 @@ Deno.test("three find each other with certificates and no secret, and one with a
     size: 3,
     rendezvous: `127.0.0.1:${taken}`,
     group,
-    description: {},
     timeoutSeconds: 15,
+    peerTimeoutSeconds: 15,
     secret: undefined,
   };
   const refusals: string[] = [];
-  const host = meet({ ...terms, rank: 0, tls: alpha, report: (sentence) => refusals.push(sentence) });
-  await assert.rejects(
-    meet({ ...terms, rank: 1, tls: { ...identity("stranger"), authority: alpha.authority } }),
-    /accept/,
-  );
-  const meetings: Meeting[] = await Promise.all([
+  const nodes: Node[] = [];
+  const meet = async (options: Pick<NodeOptions, "rank" | "tls" | "report">) => {
+    const node = await Node.open({ ...terms, ...options });
+    nodes.push(node);
+    return await node.meet({ description: {}, facts: {}, lanes: 1 });
+  };
+  const host = meet({ rank: 0, tls: alpha, report: (sentence) => refusals.push(sentence) });
+  await assert.rejects(meet({ rank: 1, tls: { ...identity("stranger"), authority: alpha.authority } }), /accept/);
+  const worlds = await Promise.all([
     host,
-    ...[beta, identity("rsa")].map((tls, i) => meet({ ...terms, rank: i + 1, tls })),
+    ...[beta, identity("rsa")].map((tls, i) => meet({ rank: i + 1, tls })),
   ]);
-  assert.deepEqual(meetings.map(({ rank }) => rank), [0, 1, 2]);
+  assert.deepEqual(worlds.map(({ rank }) => rank), [0, 1, 2]);
   assert.equal(refusals.length, 1);
-  await Promise.all(meetings.map(async ({ rank, links }) => {
+  await Promise.all(worlds.map(async ({ rank, lanes: [links] }) => {
     assert.equal(links.size, 2);
     await Promise.all([...links].map(async ([other, link]) => {
       assert.ok(link instanceof TlsLink);
@@ -199,7 +202,8 @@ Deno.test("three find each other with certificates and no secret, and one with a
       assert.equal(answer[0], other);
     }));
   }));
-  for (const { links } of meetings) for (const link of links.values()) link.close();
+  await Promise.all(worlds.map((world) => world.leave()));
+  await Promise.all(nodes.map((node) => node.close()));
 });
 
 async function bareListener(): Promise<number> {
