@@ -49,7 +49,9 @@ export interface Offer {
 
 /** Where to listen or connect. */
 export interface Address {
+  /** A name or a numeric address. */
   readonly hostname: string;
+  /** TCP port. */
   readonly port: number;
 }
 
@@ -101,7 +103,9 @@ export interface LinkHello {
 
 /** A member as all are told of it. */
 export interface MemberFacts {
+  /** Where its door is. */
   readonly place: Place;
+  /** What it told of itself. */
   readonly facts: Readonly<Record<string, string>>;
   /** True if it was in the host's last world, so that it has no other history. */
   readonly survivor: boolean;
@@ -117,6 +121,7 @@ export interface Membership {
   readonly rank: number;
   /** By rank. */
   readonly members: readonly MemberFacts[];
+  /** Links between each two, besides the one for control. */
   readonly lanes: number;
 }
 

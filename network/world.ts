@@ -41,8 +41,11 @@ const farewellSeconds = 1;
 
 /** The members of a run from one meeting to the next. */
 export class World {
+  /** From 1 on, rising. */
   readonly number: number;
+  /** This node's. */
   readonly rank: number;
+  /** Number of nodes. */
   readonly size: number;
   /** The nodes in words, by rank. */
   readonly machines: readonly string[];
@@ -65,6 +68,7 @@ export class World {
   #ending: Promise<void> | undefined;
   readonly #stop: () => void;
 
+  /** Begins it over the links of those who have met: by lane, that for control first. */
   constructor(
     readonly membership: Membership,
     links: readonly ReadonlyMap<number, NamedLink>[],

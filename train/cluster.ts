@@ -87,7 +87,8 @@ export class Cluster {
         const met = await this.#thread.meet(offerOf(this.#prepared, this.#description, this.state.name));
         try {
           const { root, step, name, lacking } = newestState(met);
-          if (lacking) {
+          if (lacking && step === 0) this.state.restart();
+          else if (lacking) {
             const own = root === met.rank;
             const memory = own ? await this.state.inMemory() : this.state.spare();
             if (this.state.name !== name) {

@@ -52,7 +52,7 @@ export function makeJobs(
     sequenceLength,
     dataFolder,
     state: memory,
-    resumeFolder,
+    resumeFolder: step === 0 ? undefined : resumeFolder,
     initFolder,
     firstStep: step,
     control,

@@ -45,6 +45,8 @@ export interface MetWorld {
   readonly size: number;
   /** Names by rank. */
   readonly machines: readonly string[];
+  /** Ranks that were in rank 0's last world; none at the first meeting. */
+  readonly survivors: readonly number[];
   /** What each told, by rank. */
   readonly facts: readonly Readonly<Record<string, string>>[];
 }

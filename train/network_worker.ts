@@ -136,8 +136,8 @@ export async function runNetwork(
     if (order.type === "meet") {
       const world = await node.meet(order.offer);
       service = new Service(world, post);
-      const { number, rank, size, machines, facts } = world;
-      return post({ type: "met", world: { number, rank, size, machines, facts } });
+      const { number, rank, size, machines, survivors, facts } = world;
+      return post({ type: "met", world: { number, rank, size, machines, survivors, facts } });
     }
     if (order.type === "serve") service?.serve(order);
     else if (order.type === "share") {

@@ -14,6 +14,9 @@ export function tensorsOf({ weights, optimizer }: CheckpointMemory): Float32Arra
   return [...weights, ...optimizer].map(({ data }) => data);
 }
 
+/** The name of the state before the first step, which follows from the settings. */
+const begun = "0 begun";
+
 /** The states that a machine has. */
 export class RunState {
   readonly #prepared: PreparedRun;
@@ -28,7 +31,7 @@ export class RunState {
     this.#prepared = prepared;
     this.#step = firstStep;
     // What lies on the disk of this machine need not be what lies on another's.
-    this.#name = `${firstStep} ${resumeFolder === undefined ? "begun" : crypto.randomUUID()}`;
+    this.#name = resumeFolder === undefined ? begun : `${firstStep} ${crypto.randomUUID()}`;
     this.#memories = Array.from({ length: machines > 1 ? 2 : 1 }, () => makeCheckpointMemory(prepared.configuration));
   }
 
@@ -55,6 +58,11 @@ export class RunState {
   /** The name of the newest state, which all machines that have the same state know by the same. */
   get name(): string {
     return this.#name;
+  }
+
+  /** Goes back to the beginning of the run. */
+  restart(): void {
+    [this.#newest, this.#step, this.#name] = [undefined, 0, begun];
   }
 
   /** Notes that `memory` is whole: the state of that name behind so many steps. */

@@ -90,11 +90,17 @@ export function worldOf({ rank, size, machines, facts }: MetWorld): RunWorld {
   };
 }
 
-/** Who has the newest state, and whether others lack it. A state's name begins with its number of steps. */
-export function newestState({ facts }: MetWorld): { root: number; step: number; name: string; lacking: boolean } {
-  const steps = facts.map(({ state }) => parseInt(state));
+/**
+ * Who has the newest state, and whether others lack it. A state's name begins with its number of steps. Of a run that was
+ * under way its members' count, not what somebody brings along.
+ */
+export function newestState(
+  { facts, survivors }: MetWorld,
+): { root: number; step: number; name: string; lacking: boolean } {
+  const counts = (rank: number) => survivors.length === 0 || survivors.includes(rank);
+  const steps = facts.map(({ state }, rank) => counts(rank) ? parseInt(state) : -1);
   const step = Math.max(...steps);
   const root = steps.indexOf(step);
   const name = facts[root].state;
-  return { root, step, name, lacking: step > 0 && facts.some(({ state }) => state !== name) };
+  return { root, step, name, lacking: facts.some(({ state }) => state !== name) };
 }
