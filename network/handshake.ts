@@ -40,6 +40,7 @@ const proofBytes = 32;
 
 /** Who may speak. */
 export interface Credentials {
+  /** Shared by all; undefined if there is none. */
   readonly secret: Uint8Array | undefined;
   /** Groups of one secret that must not mix: the run's name. */
   readonly group: string;
