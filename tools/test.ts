@@ -45,12 +45,15 @@ function testFiles(folder: string, ending: string): string[] {
   }).sort();
 }
 
-async function runTests(files: readonly string[], milliseconds = processMilliseconds): Promise<Counts> {
+/** Runs tests in one process; the output of a suite, which says what it has measured, is shown. */
+async function runTests(files: readonly string[], isSuite = false): Promise<Counts> {
   const junit = Deno.makeTempFileSync({ suffix: ".xml" });
   try {
-    const args = ["test", "-A", "--quiet", "--sanitize-ops", "--sanitize-resources", `--junit-path=${junit}`, ...files];
+    const quiet = isSuite ? [] : ["--quiet"];
+    const sanitize = ["--sanitize-ops", "--sanitize-resources"];
+    const args = ["test", "-A", ...quiet, ...sanitize, `--junit-path=${junit}`, ...files];
     const child = new Deno.Command(Deno.execPath(), { args, cwd: top, stdin: "null" }).spawn();
-    const timer = setTimeout(() => child.kill("SIGKILL"), milliseconds);
+    const timer = setTimeout(() => child.kill("SIGKILL"), isSuite ? suiteMilliseconds : processMilliseconds);
     const { success, signal, code } = await child.status;
     clearTimeout(timer);
     const counts = countJUnit(Deno.readTextFileSync(junit));
@@ -87,7 +90,7 @@ if (import.meta.main) {
       failures: checks.filter((result) => !result.passed).map((result) => result.name),
     });
   }
-  if (suites) { for (const file of all) add(await runTests([file], suiteMilliseconds)); }
+  if (suites) { for (const file of all) add(await runTests([file], true)); }
   else {
     const plain = all.filter((file) => !onDevice(file));
     if (plain.length > 0) add(await runTests(plain));

@@ -89,10 +89,10 @@ if (import.meta.main) {
   const stranger = async () => {
     while (performance.now() < end) {
       const kind = pick([...Object.keys(kinds), "wrong secret"]);
-      tried[kind] = (tried[kind] ?? 0) + 1;
       let connection: Deno.TcpConn | undefined;
       try {
         connection = await Deno.connect(pick(targets));
+        tried[kind] = (tried[kind] ?? 0) + 1;
         if (kind === "wrong secret") await wrongSecret(connection, admitted);
         else await kinds[kind](connection);
       } catch {
