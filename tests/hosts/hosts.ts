@@ -172,7 +172,20 @@ export class Host {
     const tables = (...args: string[]) => system("ip", "netns", "exec", this.namespace, "iptables", "-w", ...args);
     tables("-F", "INPUT");
     if (part === 0) return;
-    tables("-A", "INPUT", "-i", "eth0", "-m", "statistic", "--mode", "random", "--probability", String(part), "-j", "DROP");
+    tables(
+      "-A",
+      "INPUT",
+      "-i",
+      "eth0",
+      "-m",
+      "statistic",
+      "--mode",
+      "random",
+      "--probability",
+      String(part),
+      "-j",
+      "DROP",
+    );
   }
 
   /** Pulls its cable. */

@@ -32,7 +32,9 @@ testHosts("Three hosts with a secret measure their links, and each listens on it
     for (const { code, stderr } of [first, ...others]) assert.equal(code, 0, stderr);
     const { nodes, links, allReduces } = JSON.parse(first.stdout);
     assert.match(nodes[0], /^node 0 \(host0, 10\.77\.0\.1:29500\)$/);
-    for (const i of [1, 2]) assert.match(nodes[i], new RegExp(`^node ${i} \\(host${i}, 10\\.77\\.0\\.${i + 1}:\\d+\\)$`));
+    for (const i of [1, 2]) {
+      assert.match(nodes[i], new RegExp(`^node ${i} \\(host${i}, 10\\.77\\.0\\.${i + 1}:\\d+\\)$`));
+    }
     const speeds = links.flatMap(({ gigabytesPerSecond }: { gigabytesPerSecond: number[] }) => gigabytesPerSecond);
     assert.equal(speeds.length, 6);
     // 200 Mbit/s are 0.025 GB/s, of which headers take their part: the hosts are as slow as they were made.
@@ -65,7 +67,9 @@ testHosts("A host that is killed in the midst of an all-reduce ends it on the ot
 
 const why = whyNoHosts();
 Deno.test({
-  name: why ? `What killed tests have left behind is taken away (skipped: ${why})` : "What killed tests have left is removed",
+  name: why
+    ? `What killed tests have left behind is taken away (skipped: ${why})`
+    : "What killed tests have left is removed",
   ignore: why !== undefined,
   async fn() {
     const ip = (...args: string[]) => {
