@@ -99,10 +99,8 @@ export async function withHosts(
     await body(hosts);
   } finally {
     await Promise.all(hosts.map((host) => host.close()));
-    if (relay) {
-      signalAll([relay.pid], "SIGKILL");
-      await relay.ended;
-    }
+    relay?.signal("SIGKILL");
+    await relay?.ended;
     removeNamespace(`${name}-switch`);
   }
 }
@@ -205,6 +203,8 @@ export class Host {
 
   /** Sends a signal to all processes on it. */
   signal(signal: Deno.Signal): void {
+    // Those that were started just now may not be on it yet.
+    for (const running of this.#running) running.signal(signal);
     signalAll(this.processes(), signal);
   }
 
@@ -216,6 +216,7 @@ export class Host {
 
   /** Ends all that runs on it, and takes it away. */
   async close(): Promise<void> {
+    for (const running of this.#running) running.signal("SIGKILL");
     await endAll(this.namespace);
     await Promise.all(this.#running.map(({ ended }) => ended));
     removeNamespace(this.namespace);

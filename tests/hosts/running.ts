@@ -14,6 +14,8 @@ export interface Running {
   readonly ended: Promise<Ended>;
   /** What it has written to both so far. */
   readonly text: { readonly stdout: string; readonly stderr: string };
+  /** Sends it a signal, if it still runs. */
+  signal(signal: Deno.Signal): void;
   /** Resolves when its output matches; rejects, with the output, when it has ended without or that takes too long. */
   until(pattern: RegExp, seconds: number): Promise<RegExpExecArray>;
   /** What came of it; rejects, with the output, if that takes too long. */
@@ -55,6 +57,13 @@ export function startRunning(
     pid: child.pid,
     ended,
     text,
+    signal(signal) {
+      try {
+        child.kill(signal);
+      } catch {
+        // It has ended.
+      }
+    },
     within: (seconds) => limited(ended, seconds, "end"),
     async until(pattern, seconds) {
       const found = Promise.withResolvers<RegExpExecArray>();
