@@ -154,9 +154,9 @@ export class Host {
     return running;
   }
 
-  /** Starts `muster` on it. */
-  muster(args: readonly string[], options: RunOptions = {}): Running {
-    return this.run([Deno.execPath(), "run", "-A", "--quiet", entry, ...args], options);
+  /** Starts `muster` on it; `flags` are Deno's. */
+  muster(args: readonly string[], options: RunOptions = {}, flags: readonly string[] = []): Running {
+    return this.run([Deno.execPath(), "run", "-A", "--quiet", ...flags, entry, ...args], options);
   }
 
   /** Limits what it may send, as by a slow line. Frames are counted with their Ethernet header. */

@@ -17,15 +17,17 @@ function residentMiB(pid: number): number {
 testHosts("Strangers do not disturb hosts that meet and measure", { count: 4 }, async (hosts) => {
   const [first, second, third, elsewhere] = hosts;
   const common = ["comm-bench", "--nodes", "3", "--rendezvous", `${first.address}:29500`, "--sizes", "64KiB,16MiB"];
+  // With its usual freedom the heap of a program that keeps nothing grows from 80 to 150 MiB in 100,000 connections.
+  const flags = ["--v8-flags=--max-semi-space-size=1,--max-old-space-size=40"];
   const start = (i: number) =>
-    hosts[i].muster([...common, "--json", "--node-rank", String(i)], { env: { MUSTER_SECRET: secret } });
+    hosts[i].muster([...common, "--json", "--node-rank", String(i)], { env: { MUSTER_SECRET: secret } }, flags);
   const early = [start(0), start(1)];
   while ([first, second].some((host) => host.listening().length === 0)) await pause(0.1);
   const targets = [first, second].flatMap((host) => host.listening());
   assert.equal(targets.length, 2);
   const script = new URL("stranger.ts", import.meta.url).pathname;
   const strangers = elsewhere.run([Deno.execPath(), "run", "-A", "--quiet", script, "30", ...targets]);
-  // The code that refuses is compiled by then, and the heap has found its size.
+  // The code that refuses is compiled by then.
   await pause(10);
   const before = early.map(({ pid }) => residentMiB(pid));
   await pause(13);
@@ -44,7 +46,7 @@ testHosts("Strangers do not disturb hosts that meet and measure", { count: 4 }, 
   assert.ok(Math.max(...lorisSeconds) < openingSeconds + 2, lorisSeconds.join());
   console.log(JSON.stringify({ tried, lorisSeconds, before, after }));
   for (const [i, resident] of after.entries()) {
-    assert.ok(resident - before[i] < 16, `node ${i} grew from ${before[i]} to ${resident} MiB`);
+    assert.ok(resident - before[i] < 4, `node ${i} grew from ${before[i]} to ${resident} MiB`);
   }
   assert.match(ended[0].stderr, /Refused a connection: 10\.77\.0\.4:\d+ does not speak Muster's protocol/);
 });
