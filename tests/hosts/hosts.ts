@@ -25,7 +25,7 @@ export interface RunOptions {
 }
 
 /** Begins the name of every namespace; the process that made it comes next. */
-const prefix = "muster";
+const prefix = "muster-test";
 /** Bytes that a shaped host may send at once after a silence. */
 export const burstBytes = 70_000;
 const entry = new URL("../../cli.ts", import.meta.url).pathname;

@@ -78,7 +78,7 @@ Deno.test({
       return new TextDecoder().decode(stdout);
     };
     // No process has such a number.
-    const stale = "muster-999999999-0-1";
+    const stale = "muster-test-999999999-0-1";
     ip("add", stale);
     const left = new Deno.Command("ip", { args: ["netns", "exec", stale, "sleep", "600"] }).spawn();
     while (!ip("pids", stale).trim()) await new Promise((resolve) => setTimeout(resolve, 10));
@@ -89,6 +89,6 @@ Deno.test({
       // It is ended with its host.
       host.run(["sleep", "600"]);
     });
-    assert.ok(!ip("list").includes(`muster-${Deno.pid}-`));
+    assert.ok(!ip("list").includes(`muster-test-${Deno.pid}-`));
   },
 });
