@@ -1,6 +1,8 @@
 /**
  * `deno task test [path…]`: the checks, then the tests, those that need no device first. The last line is
  * `N passed, N failed` (with `, N skipped` if any were).
+ *
+ * `deno task test:hosts [path…]`: the suites on separate hosts (`tests/hosts/*_suite.ts`), which need root and take long.
  */
 
 import { check, reportChecks } from "./check.ts";
@@ -9,8 +11,9 @@ const top = new URL("..", import.meta.url).pathname.replace(/\/$/, "");
 
 /** Folders whose tests use the GPU: one process per file, so that a driver's crash costs one file. */
 const deviceFolders = ["gpu", "graph", "kernels", "train", "oracle", "cli", "model"];
-/** Time allowed for one test process, in ms. */
+/** Time allowed for one test process, and for a suite, in ms. */
 const processMilliseconds = 6 * 60_000;
+const suiteMilliseconds = 60 * 60_000;
 
 /** What came of some tests. */
 export interface Counts {
@@ -34,20 +37,23 @@ export function countJUnit(xml: string): Counts {
   return counts;
 }
 
-function testFiles(folder: string): string[] {
+function testFiles(folder: string, ending: string): string[] {
   return [...Deno.readDirSync(`${top}/${folder}`)].flatMap((entry) => {
     const path = `${folder}/${entry.name}`;
-    if (entry.isDirectory) return entry.name === "fixtures" ? [] : testFiles(path);
-    return entry.name.endsWith("_test.ts") ? [path] : [];
+    if (entry.isDirectory) return entry.name === "fixtures" ? [] : testFiles(path, ending);
+    return entry.name.endsWith(ending) ? [path] : [];
   }).sort();
 }
 
-async function runTests(files: readonly string[]): Promise<Counts> {
+/** Runs tests in one process; the output of a suite, which says what it has measured, is shown. */
+async function runTests(files: readonly string[], isSuite = false): Promise<Counts> {
   const junit = Deno.makeTempFileSync({ suffix: ".xml" });
   try {
-    const args = ["test", "-A", "--quiet", "--sanitize-ops", "--sanitize-resources", `--junit-path=${junit}`, ...files];
+    const quiet = isSuite ? [] : ["--quiet"];
+    const sanitize = ["--sanitize-ops", "--sanitize-resources"];
+    const args = ["test", "-A", ...quiet, ...sanitize, `--junit-path=${junit}`, ...files];
     const child = new Deno.Command(Deno.execPath(), { args, cwd: top, stdin: "null" }).spawn();
-    const timer = setTimeout(() => child.kill("SIGKILL"), processMilliseconds);
+    const timer = setTimeout(() => child.kill("SIGKILL"), isSuite ? suiteMilliseconds : processMilliseconds);
     const { success, signal, code } = await child.status;
     clearTimeout(timer);
     const counts = countJUnit(Deno.readTextFileSync(junit));
@@ -63,7 +69,9 @@ async function runTests(files: readonly string[]): Promise<Counts> {
 
 if (import.meta.main) {
   const wanted = Deno.args.filter((arg) => !arg.startsWith("-"));
-  const all = testFiles("tests").filter((file) => wanted.length === 0 || wanted.some((part) => file.includes(part)));
+  const suites = Deno.args.includes("--hosts");
+  const all = testFiles("tests", suites ? "_suite.ts" : "_test.ts")
+    .filter((file) => wanted.length === 0 || wanted.some((part) => file.includes(part)));
   const onDevice = (file: string) => deviceFolders.includes(file.split("/")[1]);
   const total: Counts = { passed: 0, failed: 0, skipped: 0, failures: [] };
   const add = ({ passed, failed, skipped, failures }: Counts) => {
@@ -72,7 +80,7 @@ if (import.meta.main) {
     total.skipped += skipped;
     total.failures.push(...failures);
   };
-  if (wanted.length === 0) {
+  if (wanted.length === 0 && !suites) {
     const checks = await check();
     reportChecks(checks);
     add({
@@ -82,9 +90,12 @@ if (import.meta.main) {
       failures: checks.filter((result) => !result.passed).map((result) => result.name),
     });
   }
-  const plain = all.filter((file) => !onDevice(file));
-  if (plain.length > 0) add(await runTests(plain));
-  for (const file of all.filter(onDevice)) add(await runTests([file]));
+  if (suites) { for (const file of all) add(await runTests([file], true)); }
+  else {
+    const plain = all.filter((file) => !onDevice(file));
+    if (plain.length > 0) add(await runTests(plain));
+    for (const file of all.filter(onDevice)) add(await runTests([file]));
+  }
   if (total.failures.length > 0) console.log(`\nfailed:\n${total.failures.map((name) => `  ${name}`).join("\n")}`);
   const skipped = total.skipped > 0 ? `, ${total.skipped} skipped` : "";
   console.log(`\n${total.passed} passed, ${total.failed} failed${skipped}`);
