@@ -29,14 +29,13 @@ async function assertFailed(members: readonly Running[], seconds: number): Promi
     const { stdout } = await member.within(seconds);
     const result = resultOf(stdout);
     assert.ok(result.kind === "failed" && result.restartable, stdout.slice(-1000));
-    assert.match(result.message, /node \d \(host\d, 10\.77\.0\.\d:\d+\) in all-reduce, .*The process group has ended$/);
     return result.message;
   }));
 }
 
-/** At least one of the messages names the host. */
+/** All messages name the host. */
 function assertNamed(messages: readonly string[], { name }: Host): void {
-  assert.ok(messages.some((message) => message.includes(`(${name},`)), messages.join("\n"));
+  for (const message of messages) assert.match(message, new RegExp(`^Lost node \\d \\(${name}, `), messages.join("\n"));
 }
 
 for (const loss of [0.01, 0.05]) {
@@ -86,7 +85,6 @@ testHosts("A link that is cut for good ends the group within its limit, by name"
   hosts[1].cut();
   const messages = await assertFailed(members, 4 + 4);
   assert.ok(performance.now() - start > 3500, messages.join("\n"));
-  for (const message of messages) assert.match(message, /nothing moved for 4 s|broke|ended the connection/);
   // The host that was cut off blames a neighbour, as it must: for it they are gone.
   assertNamed([messages[0], messages[2]], hosts[1]);
 });
@@ -136,5 +134,6 @@ testHosts("comm-bench ends by name when a host loses its power", { count: 3, rat
     assert.equal(code, 1);
     assert.match(stderr, /\nmuster: Cannot .* node \d \(host\d, .*\n$|^muster: Cannot .* node \d \(host\d, .*\n$/);
   }
-  assertNamed(ended.map(({ stderr }) => stderr), hosts[2]);
+  // The other may blame its neighbour: comm-bench does not ask its world who was lost.
+  assert.ok(ended.some(({ stderr }) => stderr.includes(`(${hosts[2].name},`)));
 });

@@ -4,7 +4,7 @@
  */
 
 import { MachineError } from "../../errors.ts";
-import { meet } from "../../network/rendezvous.ts";
+import { Node } from "../../network/node.ts";
 import { ProcessGroup } from "../../parallel/process_group.ts";
 import { broughtBy, hashOf } from "../parallel/process_groups.ts";
 import type { Host } from "./hosts.ts";
@@ -47,16 +47,19 @@ export function resultOf(stdout: string): MemberResult {
 }
 
 async function main({ size, rank, rendezvous, length, rounds, timeoutSeconds }: MemberTask): Promise<MemberResult> {
-  const { links } = await meet({
+  const node = await Node.open({
     size,
     rank,
     rendezvous,
     secret: new TextEncoder().encode(secret),
     group: "tests",
-    description: {},
     timeoutSeconds: 30,
+    peerTimeoutSeconds: timeoutSeconds,
   });
-  const group = new ProcessGroup({ rank, size, links, timeoutSeconds, algorithm: "ring" });
+  const world = await node.meet({ description: {}, facts: {}, lanes: 1 });
+  // The world's limit comes first: its members know whom they have lost, neighbours in a collective only suppose it.
+  const limits = { timeoutSeconds: 2 * timeoutSeconds, algorithm: "ring" } as const;
+  const group = new ProcessGroup({ rank, size, links: world.lanes[0], ...limits });
   let hash = "";
   try {
     for (let round = 0; round < rounds; round++) {
@@ -69,9 +72,10 @@ async function main({ size, rank, rendezvous, length, rounds, timeoutSeconds }: 
     return { kind: "summed", hash };
   } catch (error) {
     if (!(error instanceof MachineError)) throw error;
-    return { kind: "failed", restartable: error.restartable, message: error.message };
+    return { kind: "failed", restartable: error.restartable, message: (await world.lost).message };
   } finally {
     group.close();
+    await node.close();
   }
 }
 
