@@ -125,6 +125,13 @@ export class Lobby {
     return comer.outbox.send(word);
   }
 
+  /** Ends the link to who came, who may come again. */
+  drop(comer: Comer): void {
+    // Its reader notices.
+    comer.outbox.link.close();
+    if (this.#comers.delete(comer)) this.changed();
+  }
+
   /** Resolves at the next change, or at the deadline. */
   async change(deadline: Deadline): Promise<void> {
     let timer: ReturnType<typeof setTimeout> | undefined;

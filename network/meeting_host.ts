@@ -212,11 +212,19 @@ export class Meeting {
     }
     await linking.close();
     for (const rank of unlinkable(missing)) {
+      const comer = comers[rank - 1];
+      const name = nodeName(rank, comer.join.place);
+      if (!isDone(comer)) {
+        // It was stopped, or is out of reach: once it goes on it may come again.
+        report(`${name} did not answer for ${2 * linkSeconds(node)} s and is left out`);
+        lobby.drop(comer);
+        continue;
+      }
       const others = missing.flatMap((ranks, i) => i === rank ? ranks : ranks.includes(rank) ? [i] : []);
       const names = [...new Set(others)].map((i) => nodeName(i, order[i].place));
-      const sentence = `${nodeName(rank, order[rank].place)} could not be linked to ${several(names, ", ")} within ` +
-        `${linkSeconds(node)} s and is left out; does a firewall let these machines through to each other?`;
-      lobby.refuse(comers[rank - 1], new MachineError(sentence, { restartable: true }));
+      const sentence = `${name} could not be linked to ${several(names, ", ")} within ${linkSeconds(node)} s and is ` +
+        "left out; does a firewall let these machines through to each other?";
+      lobby.refuse(comer, new MachineError(sentence, { restartable: true }));
     }
     return undefined;
   }

@@ -11,6 +11,7 @@ import { noise } from "./link_pairs.ts";
 
 /** What a process says. */
 export type Said =
+  | { kind: "opened" }
   | {
     kind: "world";
     number: number;
@@ -72,6 +73,7 @@ if (import.meta.main) {
   const report = (sentence: string) => say({ kind: "report", sentence });
   try {
     const node = await Node.open({ ...options, secret: readSecret(), report });
+    say({ kind: "opened" });
     let world: World | undefined;
     obey(node, () => world);
     setInterval(() => {

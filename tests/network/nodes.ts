@@ -118,6 +118,13 @@ export function start(...all: Terms[]): Child[] {
   return all.map((terms) => new Child(terms));
 }
 
+/** Starts nodes of which the first hosts, and that only when the others are up: it would not wait long for more than the least. */
+export async function startTogether(host: Terms, ...others: Terms[]): Promise<Child[]> {
+  const nodes = start(...others);
+  await Promise.all(nodes.map((node) => node.hears("opened")));
+  return [new Child(host), ...nodes];
+}
+
 /** A test with nodes, which end with it. */
 export function nodesTest(name: string, body: () => Promise<void>): void {
   Deno.test(name, async () => {
