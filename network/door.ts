@@ -10,6 +10,7 @@ import { type Address, type Hello, helloSchema, helloSeconds, type NodeOptions, 
 import { type LinkListener, listen } from "./listener.ts";
 import { receiveMessage } from "./messages.ts";
 import type { NamedLink } from "./plain_link.ts";
+import { seldom } from "./refusals.ts";
 import { listenAtRendezvous, parseAddress } from "./rendezvous.ts";
 
 /** The door of a node. */
@@ -46,7 +47,15 @@ export class Door {
     if (this.place) return this.place;
     const { listen: own, secret, group, tls, report } = this.options;
     const opened = (link: NamedLink) => this.#receive(link);
-    const listener = await listen({ hostname: own ?? near, port: 0, secret, group, tls, opened, refused: report });
+    const listener = await listen({
+      hostname: own ?? near,
+      port: 0,
+      secret,
+      group,
+      tls,
+      opened,
+      refused: seldom(report),
+    });
     const all = listener.hostname === "0.0.0.0" || listener.hostname === "::";
     return this.#open(listener, { hostname: all ? near : listener.hostname, port: listener.port });
   }

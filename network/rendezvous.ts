@@ -7,6 +7,7 @@ import { messageOf, UserError } from "../errors.ts";
 import type { Address, NodeOptions } from "./gathering.ts";
 import { isTaken, type LinkListener, listen } from "./listener.ts";
 import { addressOf, type NamedLink } from "./plain_link.ts";
+import { seldom } from "./refusals.ts";
 import { isUnknownName } from "./secret.ts";
 
 /** Splits `host:port` or `[address]:port`. */
@@ -28,7 +29,7 @@ export async function listenAtRendezvous(
   const address = parseAddress(rendezvous);
   const hostname = rank === 0 && own !== undefined ? own : address.hostname;
   try {
-    return await listen({ hostname, port: address.port, secret, group, tls, opened, refused: report });
+    return await listen({ hostname, port: address.port, secret, group, tls, opened, refused: seldom(report) });
   } catch (error) {
     const elsewhere = isTaken(error) || isUnknownName(error);
     if (elsewhere && rank === undefined) return undefined;
