@@ -1,7 +1,7 @@
 /** `muster comm-bench`. */
 
 import { UserError } from "../errors.ts";
-import { Node } from "../network/node.ts";
+import { Node, type World } from "../network/node.ts";
 import { readSecret } from "../network/secret.ts";
 import { readTlsIdentity } from "../network/tls_identity.ts";
 import { defaultSizes, type LinkMeasurements, measureLinks } from "../parallel/measure_links.ts";
@@ -39,6 +39,7 @@ export async function commBenchCommand(options: Options): Promise<number> {
   const children: Deno.ChildProcess[] = [];
   const place = given ?? startLocal(local ?? 2, flags, options, children);
   let node: Node | undefined;
+  let world: World | undefined;
   try {
     node = await Node.open({
       size: place.nodes,
@@ -53,7 +54,8 @@ export async function commBenchCommand(options: Options): Promise<number> {
       report: (sentence) => printError(`${sentence}\n`),
     });
     const description = { version, sizes: sizes.map(formatSize).join(",") };
-    const { rank: own, machines, lanes: [links] } = await node.meet({ description, facts: {}, lanes: 1 });
+    world = await node.meet({ description, facts: {}, lanes: 1 });
+    const { rank: own, machines, lanes: [links] } = world;
     const first = own === 0;
     const progress = (what: string) => first && printError(`${what}\n`);
     const silence = Math.max(timeoutSeconds, leastSilence);
@@ -65,7 +67,7 @@ export async function commBenchCommand(options: Options): Promise<number> {
     return 0;
   } catch (error) {
     for (const child of children) end(child);
-    throw error;
+    throw await world?.cause(error) ?? error;
   } finally {
     await node?.close();
     await Promise.all(children.map((child) => child.status));

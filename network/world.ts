@@ -36,6 +36,8 @@ const noticeSchema: Schema<Notice> = variants<Notice>({
   left: {},
 });
 
+/** When a link has failed word of the reason comes within so many seconds. */
+const wordSeconds = 2;
 /** Time for the others to take the last notice, in seconds. */
 const farewellSeconds = 1;
 
@@ -119,6 +121,12 @@ export class World {
   /** Takes this node out of the world without ending it: what it has sent can still be read by the others. */
   leave(): Promise<void> {
     return this.#end(new MachineError("This node has left the others"), { kind: "left" });
+  }
+
+  /** What a fault of a link came from: word of who was lost comes soon, if anybody was. */
+  async cause(fault: unknown): Promise<unknown> {
+    const untold = () => new MachineError("no word");
+    return await before(inSeconds(wordSeconds), this.lost, untold).catch(() => fault);
   }
 
   #end(reason: Error, notice: Notice): Promise<void> {

@@ -4,6 +4,7 @@
  * @module
  */
 
+import { messageOf, UserError } from "../errors.ts";
 import { Trace } from "../gpu/trace.ts";
 import { Node, type World } from "../network/node.ts";
 import { serveSums, summingMemory } from "../parallel/machine_sums.ts";
@@ -15,8 +16,6 @@ import { packFailure } from "./rank_protocol.ts";
 
 /** Signs of life, word of newcomers and of what was traced go out this often, in ms. */
 const beatMilliseconds = 250;
-/** When a collective has failed, so long is waited for word of who is lost, in ms. */
-const wordMilliseconds = 2000;
 
 /** A world under way. */
 class Service {
@@ -60,12 +59,9 @@ class Service {
       await work;
     } catch (error) {
       if (this.#over) return;
-      let timer: ReturnType<typeof setTimeout> | undefined;
-      const late = new Promise<undefined>((resolve) => timer = setTimeout(() => resolve(undefined), wordMilliseconds));
-      const told = await Promise.race([this.world.lost, late]);
-      clearTimeout(timer);
-      if (told === undefined) this.end((error as Error).message, (error as Error).name === "UserError");
-      this.#lose(told ?? error);
+      const cause = await this.world.cause(error);
+      this.#lose(cause);
+      if (cause === error) this.world.end(messageOf(error), error instanceof UserError);
     }
   }
 
