@@ -108,7 +108,7 @@ Deno.test("muster comm-bench ends with the name of a machine that is lost while 
   }
   assert.equal((await lost.output()).signal, "SIGKILL");
   assert.equal((await host.status).code, 1);
-  assert.match(told, /\nmuster: Cannot .* node 1 \(.*\n$/);
+  assert.match(told, /\nmuster: Lost node 1 \(.*\n$/);
   const { event, exitCode } = JSON.parse(await new Response(host.stdout).text());
   assert.deepEqual([event, exitCode], ["error", 1]);
 });
