@@ -1,34 +1,7 @@
 /** Links over plain TCP on loopback, for tests and benches of what goes over links. */
 
 import type { Link } from "../../network/link.ts";
-
-/** A link over a connection, without any authentication. */
-export function tcpLink(connection: Deno.TcpConn, peer: string): Link {
-  connection.setNoDelay(true);
-  return {
-    peer,
-    async write(source) {
-      for (let at = 0; at < source.length;) {
-        at += await connection.write(at === 0 ? source : source.subarray(at));
-      }
-    },
-    async read(target) {
-      for (let at = 0; at < target.length;) {
-        const count = await connection.read(at === 0 ? target : target.subarray(at));
-        if (count === null) throw new Error("the other side has ended the connection");
-        at += count;
-      }
-    },
-    close() {
-      try {
-        connection.close();
-      } catch (error) {
-        // Closing twice is no fault.
-        if (!(error instanceof Deno.errors.BadResource)) throw error;
-      }
-    },
-  };
-}
+import { PlainLink } from "../../network/plain_link.ts";
 
 /** Listens on a free port of loopback. */
 export function listen(): Deno.TcpListener {
@@ -46,7 +19,7 @@ export async function connectMesh(
 ): Promise<Map<number, Link>> {
   const links = new Map<number, Link>();
   const link = (other: number, connection: Deno.TcpConn) =>
-    links.set(other, tcpLink(connection, `node ${other} (127.0.0.1:${ports[other]})`));
+    links.set(other, new PlainLink(connection, `node ${other} (127.0.0.1:${ports[other]})`));
   for (let other = 0; other < rank; other++) {
     const connection = await Deno.connect({ hostname: "127.0.0.1", port: ports[other] });
     await connection.write(new Uint8Array([rank]));
