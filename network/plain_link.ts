@@ -31,13 +31,15 @@ export function addressOf({ hostname, port }: { hostname: string; port: number }
 const patience = 50;
 /** Time in ms for which a thread may go on without having waited; then it looks after timers and other links. */
 const withoutWaiting = 5;
+/** Who only sends messages of up to so many bytes, and gets none, may be a stranger. */
+const openingMost = 64;
 /** When this thread last waited. */
 let waited = 0;
 
 /** A link over `connection`, which belongs to it from then on. */
 export class PlainLink implements NamedLink {
   readonly #connection: Deno.TcpConn;
-  /** What moves bytes without waiting; null where there is none. Looked for at the first write: strangers get none. */
+  /** What moves bytes without waiting; null where there is none. It takes a while to find, which strangers are not worth. */
   #socket: SystemSocket | null | undefined;
   #closed = false;
 
@@ -47,7 +49,7 @@ export class PlainLink implements NamedLink {
   }
 
   async write(source: Uint8Array<ArrayBufferLike>): Promise<void> {
-    if (this.#socket === undefined && !this.#closed) this.#socket = systemSocket(this.#connection) ?? null;
+    this.#findSocket();
     let sent = 0;
     while (sent < source.length) {
       // The system may take less than it is offered.
@@ -59,6 +61,7 @@ export class PlainLink implements NamedLink {
   }
 
   async read(target: Uint8Array<ArrayBufferLike>): Promise<void> {
+    if (target.length > openingMost) this.#findSocket();
     let filled = 0;
     while (filled < target.length) {
       const rest = filled === 0 ? target : target.subarray(filled);
@@ -78,6 +81,10 @@ export class PlainLink implements NamedLink {
     if (this.#closed) return;
     this.#closed = true;
     this.#connection.close();
+  }
+
+  #findSocket(): void {
+    if (this.#socket === undefined && !this.#closed) this.#socket = systemSocket(this.#connection) ?? null;
   }
 
   /** What can be moved now. */
