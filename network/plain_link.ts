@@ -25,25 +25,29 @@ export function addressOf({ hostname, port }: { hostname: string; port: number }
 }
 
 /**
- * Time in µs for which bytes are asked for again and again before the thread waits for them, which takes longer than that
- * when the peer is about to answer.
+ * Time in ms for which bytes are asked for again and again before the event loop waits for them, which takes longer than
+ * that when the peer is about to answer.
  */
-const patience = 50;
-/** Time in ms for which a thread may go on without having waited; then it looks after timers and other links. */
-const withoutWaiting = 5;
-/** Who only sends messages of up to so many bytes, and gets none, may be a stranger. */
+const patience = 0.05;
+/** Time in ms for which links may keep a thread from its event loop, on which timers and other connections wait. */
+const withoutTurn = 5;
+/** When the event loop of this thread last had a turn, as far as links know. */
+let turned = 0;
+/** Who is sent nothing and only sends messages of up to so many bytes may be a stranger. */
 const openingMost = 64;
-/** When this thread last waited. */
-let waited = 0;
 
 /** A link over `connection`, which belongs to it from then on. */
 export class PlainLink implements NamedLink {
   readonly #connection: Deno.TcpConn;
-  /** What moves bytes without waiting; null where there is none. It takes a while to find, which strangers are not worth. */
+  /** What moves bytes without waiting; null where there is none. Finding it takes a while, which strangers are not worth. */
   #socket: SystemSocket | null | undefined;
   #closed = false;
 
-  constructor(connection: Deno.TcpConn, public peer: string) {
+  constructor(
+    connection: Deno.TcpConn,
+    public peer: string,
+    readonly socketOf: (connection: Deno.TcpConn) => SystemSocket | undefined = systemSocket,
+  ) {
     this.#connection = connection;
     connection.setNoDelay(true);
   }
@@ -52,11 +56,9 @@ export class PlainLink implements NamedLink {
     this.#findSocket();
     let sent = 0;
     while (sent < source.length) {
-      // The system may take less than it is offered.
       const piece = source.subarray(sent, sent + pieceBytes);
-      sent += this.#atOnce((socket) => socket.send(piece)) ||
-        await this.#soon((socket) => socket.send(piece)) ||
-        await this.#connection.write(piece).catch((error) => this.#fail(error));
+      // The system may take less than it is offered.
+      sent += await this.#some((socket) => socket.send(piece), () => this.#connection.write(piece));
     }
   }
 
@@ -65,9 +67,7 @@ export class PlainLink implements NamedLink {
     let filled = 0;
     while (filled < target.length) {
       const rest = filled === 0 ? target : target.subarray(filled);
-      const count = this.#atOnce((socket) => socket.receive(rest)) ||
-        await this.#soon((socket) => socket.receive(rest)) ||
-        await this.#connection.read(rest).catch((error) => this.#fail(error));
+      const count = await this.#some((socket) => socket.receive(rest), () => this.#connection.read(rest));
       if (count === null) {
         throw new MachineError(`${this.peer} ended the connection when ${filled} of ${target.length} bytes had come`, {
           restartable: true,
@@ -84,29 +84,27 @@ export class PlainLink implements NamedLink {
   }
 
   #findSocket(): void {
-    if (this.#socket === undefined && !this.#closed) this.#socket = systemSocket(this.#connection) ?? null;
+    if (this.#socket === undefined && !this.#closed) this.#socket = this.socketOf(this.#connection) ?? null;
   }
 
-  /** What can be moved now. */
-  #atOnce(move: (socket: SystemSocket) => number): number {
-    return this.#socket && !this.#closed ? move(this.#socket) : 0;
-  }
-
-  /** What can be moved within a short while; other calls that are under way on this thread take turns. */
-  async #soon(move: (socket: SystemSocket) => number): Promise<number> {
-    if (!this.#socket) return 0;
-    const start = performance.now();
-    if (start - waited > withoutWaiting) {
-      await new Promise<void>((resolve) => setImmediate(resolve));
-      waited = performance.now();
+  /** Moves some bytes: at once, within a short while, or when the event loop finds that it can be done. */
+  async #some<T>(move: (socket: SystemSocket) => number, wait: () => Promise<T>): Promise<number | T> {
+    if (this.#socket) {
+      const start = performance.now();
+      if (start - turned > withoutTurn) {
+        await new Promise<void>((resolve) => setImmediate(resolve));
+        turned = performance.now();
+      }
+      do {
+        if (this.#closed) break;
+        const count = move(this.#socket);
+        if (count > 0) return count;
+        // Other calls that are under way on this thread take their turns, and other threads on this core.
+        await null;
+        yieldCore();
+      } while (performance.now() - start < patience);
     }
-    do {
-      await null;
-      const count = this.#atOnce(move);
-      if (count > 0) return count;
-      yieldCore();
-    } while (performance.now() - start < patience / 1000);
-    return 0;
+    return await wait().catch((error) => this.#fail(error));
   }
 
   #fail(error: unknown): never {
