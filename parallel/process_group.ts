@@ -7,15 +7,25 @@
  */
 
 import { UserError } from "../errors.ts";
+import {
+  type AlgorithmBounds,
+  type AlgorithmChoice,
+  algorithmFor,
+  type AllReduceAlgorithm,
+  allReduceAlgorithms,
+  chooseBounds,
+  type CollectiveAlgorithm,
+  measureAlgorithms,
+} from "./algorithms.ts";
 import { doubling } from "./doubling.ts";
 import { GroupMemory, scratchBytes } from "./group_memory.ts";
 import { GuardedLinks } from "./guarded_links.ts";
+import { halving } from "./halving.ts";
 import type { Link } from "../network/link.ts";
 import { type Member, ring } from "./ring.ts";
 import { binomialTree, chain, spread } from "./spread.ts";
 
-/** How an all-reduce goes: around a ring, by recursive doubling, or by size. */
-export type CollectiveAlgorithm = "auto" | "ring" | "doubling";
+export type { AlgorithmBounds, AlgorithmChoice, AlgorithmTimes, CollectiveAlgorithm } from "./algorithms.ts";
 
 /** What a process group is made of. */
 export interface ProcessGroupOptions {
@@ -31,6 +41,8 @@ export interface ProcessGroupOptions {
   readonly algorithm?: CollectiveAlgorithm;
   /** Up to so many bytes `auto` is `doubling`; 512 KiB if not given. The same on all members. */
   readonly doublingBytes?: number;
+  /** Beyond that and up to so many bytes `auto` is `halving`; none if not given. The same on all members. */
+  readonly halvingBytes?: number;
   /**
    * Shared memory of WebAssembly whose numbers are summed in place, without a copy, and the offset in bytes (a multiple of
    * 64) of `ProcessGroup.scratchBytes` in it that are the group's own. If not given, the group makes memory for itself.
@@ -59,7 +71,7 @@ export class ProcessGroup {
   readonly size: number;
   readonly #member: Member;
   readonly #algorithm: CollectiveAlgorithm;
-  readonly #doublingBytes: number;
+  #bounds: AlgorithmBounds;
   #last: Promise<void> = Promise.resolve();
   #calls = 0;
 
@@ -70,7 +82,7 @@ export class ProcessGroup {
    */
   constructor(options: ProcessGroupOptions) {
     const { rank, size, links, timeoutSeconds, memory } = options;
-    const { algorithm = "auto", doublingBytes = defaultDoublingBytes } = options;
+    const { algorithm = "auto", doublingBytes = defaultDoublingBytes, halvingBytes = 0 } = options;
     if (!Number.isInteger(size) || size < 1 || !Number.isInteger(rank) || rank < 0 || rank >= size) {
       throw new UserError(`A process group of ${size} members has no member ${rank}`);
     }
@@ -85,7 +97,7 @@ export class ProcessGroup {
     this.rank = rank;
     this.size = size;
     this.#algorithm = algorithm;
-    this.#doublingBytes = doublingBytes;
+    this.#bounds = { doublingBytes, halvingBytes };
     const pages = Math.ceil(scratchBytes / 65536);
     const { memory: summed, scratchOffset } = memory ??
       { memory: new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true }), scratchOffset: 0 };
@@ -114,16 +126,22 @@ export class ProcessGroup {
    * @throws MachineError (restartable) when a member is lost or silent, UserError when members call different things
    */
   allReduce(data: Float32Array): Promise<void> {
-    const small = this.#algorithm === "auto" ? data.byteLength <= this.#doublingBytes : this.#algorithm === "doubling";
-    return this.#call(
-      "all-reduce",
-      data.length,
-      Number(small),
-      () =>
-        small || data.length === 0
-          ? doubling(this.#member, data)
-          : ring(this.#member, data, this.#equalBounds(data.length), "both"),
-    );
+    return this.#allReduce(data, algorithmFor(this.#algorithm, this.#bounds, data.byteLength));
+  }
+
+  /**
+   * Measures on these links which way is the fastest for which size, and has `auto` choose by that from then on. It takes
+   * 1 to 2 s. All members call it at the same place; what it gives is the same on all.
+   *
+   * @throws as `allReduce`
+   */
+  async tune(): Promise<AlgorithmChoice> {
+    const { rank, size } = this;
+    const allReduce = (data: Float32Array, algorithm: AllReduceAlgorithm) => this.#allReduce(data, algorithm);
+    const times = size > 1 ? await measureAlgorithms({ rank, size, allReduce, barrier: () => this.barrier() }) : [];
+    // All have the same times, so all come to the same bounds.
+    if (size > 1) this.#bounds = chooseBounds(times);
+    return { bounds: this.#bounds, times };
   }
 
   /**
@@ -195,6 +213,15 @@ export class ProcessGroup {
   close(): void {
     const { links } = this.#member;
     if (links.failure === undefined) links.fail(new UserError("The process group has been closed"));
+  }
+
+  #allReduce(data: Float32Array, algorithm: AllReduceAlgorithm): Promise<void> {
+    const member = this.#member;
+    return this.#call("all-reduce", data.length, allReduceAlgorithms.indexOf(algorithm), () => {
+      if (algorithm === "doubling" || data.length === 0) return doubling(member, data);
+      if (algorithm === "halving") return halving(member, data);
+      return ring(member, data, this.#equalBounds(data.length), "both");
+    });
   }
 
   /** One after another: collectives share links and scratch memory. */

@@ -22,7 +22,7 @@ function cutAfter(link: Link, bytes: number): Link {
 }
 
 Deno.test("A link that is cut in mid-transfer ends the group on all members, and it says so ever after", async () => {
-  for (const algorithm of ["ring", "doubling"] as const) {
+  for (const algorithm of ["ring", "halving", "doubling"] as const) {
     const size = 4;
     const meshes = await localMesh(size);
     // Member 2 reads from member 1 around the ring, from member 3 in the first exchange.

@@ -40,7 +40,7 @@ function placed(values: Float32Array<ArrayBuffer>, inPlace: boolean) {
   return { data, memory: { memory: { memory, scratchOffset: 64 } } };
 }
 
-for (const algorithm of ["ring", "doubling"] as const) {
+for (const algorithm of ["ring", "halving", "doubling"] as const) {
   Deno.test(`allReduce() by ${algorithm} sums within rounding, with the same bits on 1 to 5 members, each time`, async () => {
     for (const size of [1, 2, 3, 4, 5]) {
       // Fewer elements than members, not multiples of 16, several slices of the ring and of doubling.
