@@ -49,7 +49,15 @@ export type { Pick, PlannedMesh, RefusedMesh, Survey } from "./train/planner.ts"
 export type { Hardware } from "./train/hardware.ts";
 export { type LayoutCheck, type Verification, verifyLayouts, type VerifyOptions } from "./train/verify.ts";
 export type { Mesh } from "./parallel/mesh.ts";
-export { type CollectiveAlgorithm, ProcessGroup, type ProcessGroupOptions } from "./parallel/process_group.ts";
+export {
+  type AlgorithmBounds,
+  type AlgorithmChoice,
+  type AlgorithmTimes,
+  type AllReduceAlgorithm,
+  type CollectiveAlgorithm,
+  ProcessGroup,
+  type ProcessGroupOptions,
+} from "./parallel/process_group.ts";
 export {
   type AllReduceMeasurement,
   type LinkMeasurement,

@@ -1,6 +1,7 @@
 /** A member of the all-reduce that `bench/comm.ts` times: `comm_member.ts SIZE BYTES:ROUNDS,… ALGORITHM OWN|COPIED RANK`. */
 
 import { ProcessGroup } from "../mod.ts";
+import { readAlgorithm } from "../parallel/algorithms.ts";
 import { joinMesh } from "../tests/parallel/loopback_mesh.ts";
 
 const [sizeText, plan, algorithm, place, rankText] = Deno.args;
@@ -16,7 +17,7 @@ const group = new ProcessGroup({
   size,
   links: await joinMesh(rank),
   timeoutSeconds: 60,
-  algorithm: algorithm as "auto" | "ring" | "doubling",
+  algorithm: readAlgorithm(algorithm),
   ...(place === "own" ? { memory: { memory, scratchOffset: 0 } } : {}),
 });
 

@@ -3,6 +3,7 @@
 import { UserError } from "../errors.ts";
 import { meet, type Meeting } from "../network/rendezvous.ts";
 import { readSecret } from "../network/secret.ts";
+import { allReduceAlgorithms, readAlgorithm } from "../parallel/algorithms.ts";
 import { defaultSizes, type LinkMeasurements, measureLinks } from "../parallel/measure_links.ts";
 import { slowLinks } from "../parallel/slow_links.ts";
 import { ownCommand } from "../train/supervisor.ts";
@@ -32,6 +33,9 @@ export async function commBenchCommand(options: Options): Promise<number> {
   const timeoutSeconds = numberOption(options, "timeout", { least: 1, most: 1e6 });
   const secretFile = optionalText(options.secretFile);
   const secret = readSecret(secretFile);
+  const tune = options.commTune === true;
+  const algorithm = readAlgorithm(optionalText(options.algorithm) ?? "auto");
+  if (tune && algorithm !== "auto") throw new UserError("--comm-tune chooses by size: leave it or --algorithm out");
   const { nodes, rank, rendezvous, children } = readPlace(options);
   try {
     const meeting = await meet({
@@ -41,14 +45,14 @@ export async function commBenchCommand(options: Options): Promise<number> {
       listen: optionalText(options.listen),
       secret,
       group: "comm-bench",
-      description: { version, sizes: sizes.map(formatSize).join(",") },
+      description: { version, sizes: sizes.map(formatSize).join(","), algorithm: tune ? "tuned" : algorithm },
       timeoutSeconds,
       report: (sentence) => printError(`${sentence}\n`),
     });
     const first = meeting.rank === 0;
     const progress = (what: string) => first && printError(`${what}\n`);
     const silence = Math.max(timeoutSeconds, leastSilence);
-    const measured = await measureLinks({ ...meeting, timeoutSeconds: silence, sizes, progress });
+    const measured = await measureLinks({ ...meeting, timeoutSeconds: silence, sizes, algorithm, tune, progress });
     const names = namesOf(meeting, rendezvous);
     if (first) show(measured, names, json);
     else if (json) printJson({ rank: meeting.rank, nodes });
@@ -94,6 +98,8 @@ function readPlace(options: Options): Place {
   const passed = (["sizes", "timeout", "secretFile"] as const).flatMap((name) =>
     options[name] === undefined ? [] : [name === "secretFile" ? "--secret-file" : `--${name}`, String(options[name])]
   );
+  if (options.algorithm !== undefined) passed.push("--algorithm", String(options.algorithm));
+  if (options.commTune === true) passed.push("--comm-tune");
   const children = Array.from({ length: local - 1 }, (_, i) => {
     const place = ["--nodes", String(local), "--rendezvous", address, "--node-rank", String(i + 1)];
     return ownCommand(["comm-bench", ...place, ...passed], { stdout: "null" }).spawn();
@@ -128,15 +134,23 @@ function figure(value: number): string {
   return value.toFixed(Math.max(0, Math.min(3, 2 - Math.floor(Math.log10(value))))).padStart(10);
 }
 
-function show({ links, allReduces }: LinkMeasurements, nodes: readonly string[], json: boolean): void {
+function show({ links, allReduces, choice }: LinkMeasurements, nodes: readonly string[], json: boolean): void {
   const warnings = slowLinks(links, nodes);
-  if (json) return printJson({ nodes, links, allReduces, warnings });
+  if (json) return printJson({ nodes, links, allReduces, choice, warnings });
   const columns = (...names: string[]) => names.map((name) => name.padStart(10)).join("");
   print(`${nodes.join("\n")}\n\n`);
   print(`${"link".padEnd(12)}${columns("latency µs", "GB/s ->", "GB/s <-", "Gbit/s ->", "Gbit/s <-")}\n`);
   for (const { between: [a, b], microseconds, gigabytesPerSecond: speeds } of links) {
     const figures = [microseconds, ...speeds, ...speeds.map((speed) => 8 * speed)];
     print(`${`${a} - ${b}`.padEnd(12)}${figures.map(figure).join("")}\n`);
+  }
+  if (choice) {
+    print(`\n${"way, µs".padEnd(12)}${columns(...allReduceAlgorithms)}\n`);
+    for (const { bytes, microseconds } of choice.times) {
+      print(`${formatSize(bytes).padEnd(12)}${allReduceAlgorithms.map((way) => figure(microseconds[way])).join("")}\n`);
+    }
+    const { doublingBytes, halvingBytes } = choice.bounds;
+    print(`doubling up to ${formatSize(doublingBytes)}, halving up to ${formatSize(halvingBytes)}, ring beyond\n`);
   }
   print(`\n${"all-reduce".padEnd(12)}${columns("time µs", "bus GB/s", "Gbit/s")}\n`);
   for (const { bytes, microseconds, gigabytesPerSecond } of allReduces) {

@@ -174,6 +174,7 @@ function build(run: (action: () => Promise<number>) => void): Command {
     "muster comm-bench",
     "muster comm-bench --nodes 3 --rendezvous 10.0.0.1:29500 --secret-file secret   (the same on each machine)",
     "muster comm-bench --local 4 --sizes 64KiB,16MiB --json",
+    "muster comm-bench --local 4 --comm-tune",
   ])
     .option("--nodes <n>", "machines, each running this command; if left out, processes of this machine are measured")
     .option("--rendezvous <host:port>", "where the machines meet: an address of one of them, the same for all")
@@ -185,6 +186,8 @@ function build(run: (action: () => Promise<number>) => void): Command {
     .option("--secret-file <file>", "the secret of all machines (default: MUSTER_SECRET); on loopback none is needed")
     .option("--local <n>", "without --nodes: processes to measure over loopback, for a first try (default: 2)")
     .option("--sizes <list>", "bytes to all-reduce, like 4KiB,1MiB (default: 4KiB to 64MiB)")
+    .option("--algorithm <way>", "how: doubling, halving, ring, or auto, which is by size (default: auto)")
+    .option("--comm-tune", "measure first which way is the fastest for which size, and go by that")
     .option(
       "--timeout <s>",
       "seconds to wait for the others to come, and (at least 10) for one that falls silent",

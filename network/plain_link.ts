@@ -33,27 +33,22 @@ const patience = 0.05;
 const withoutTurn = 5;
 /** When the event loop of this thread last had a turn, as far as links know. */
 let turned = 0;
-/** Who is sent nothing and only sends messages of up to so many bytes may be a stranger. */
-const openingMost = 64;
 
 /** A link over `connection`, which belongs to it from then on. */
 export class PlainLink implements NamedLink {
   readonly #connection: Deno.TcpConn;
-  /** What moves bytes without waiting; null where there is none. Finding it takes a while, which strangers are not worth. */
-  #socket: SystemSocket | null | undefined;
+  /** What moves bytes without waiting, where there is such a thing. */
+  readonly #socket: SystemSocket | undefined;
   #closed = false;
 
-  constructor(
-    connection: Deno.TcpConn,
-    public peer: string,
-    readonly socketOf: (connection: Deno.TcpConn) => SystemSocket | undefined = systemSocket,
-  ) {
+  /** `socketOf` gives what moves bytes without waiting; tests have their own. */
+  constructor(connection: Deno.TcpConn, public peer: string, socketOf = systemSocket) {
     this.#connection = connection;
     connection.setNoDelay(true);
+    this.#socket = socketOf(connection);
   }
 
   async write(source: Uint8Array<ArrayBufferLike>): Promise<void> {
-    this.#findSocket();
     let sent = 0;
     while (sent < source.length) {
       const piece = source.subarray(sent, sent + pieceBytes);
@@ -63,7 +58,6 @@ export class PlainLink implements NamedLink {
   }
 
   async read(target: Uint8Array<ArrayBufferLike>): Promise<void> {
-    if (target.length > openingMost) this.#findSocket();
     let filled = 0;
     while (filled < target.length) {
       const rest = filled === 0 ? target : target.subarray(filled);
@@ -81,10 +75,6 @@ export class PlainLink implements NamedLink {
     if (this.#closed) return;
     this.#closed = true;
     this.#connection.close();
-  }
-
-  #findSocket(): void {
-    if (this.#socket === undefined && !this.#closed) this.#socket = this.socketOf(this.#connection) ?? null;
   }
 
   /** Moves some bytes: at once, within a short while, or when the event loop finds that it can be done. */

@@ -28,6 +28,7 @@ function openLibrary() {
       recv: { parameters: ["i32", "buffer", "usize", "i32"], result: "i32" },
       getsockname: { parameters: ["i32", "buffer", "buffer"], result: "i32" },
       getpeername: { parameters: ["i32", "buffer", "buffer"], result: "i32" },
+      getsockopt: { parameters: ["i32", "i32", "i32", "buffer", "buffer"], result: "i32" },
       sched_yield: { parameters: [], result: "i32" },
     }).symbols;
   } catch {
@@ -43,38 +44,64 @@ export const yieldCore: () => void = library ? library.sched_yield : () => {};
 
 const [dontWait, noSignal] = [0x40, 0x4000];
 const [ipv4, ipv6] = [2, 10];
+const [socketLevel, protocolOption, tcp] = [1, 38, 6];
 /** File descriptors that are looked at; a connection with a higher one does without. */
-const descriptorsMost = 4096;
+const descriptorsMost = 1 << 16;
 
 const address = new DataView(new ArrayBuffer(128));
-const addressLength = new Uint32Array(1);
+const length = new Uint32Array(1);
+const option = new Int32Array(1);
+/** Families are in the machine's byte order, ports in the network's. */
+const littleEndian = new Uint8Array(new Uint16Array([1]).buffer)[0] === 1;
 
-/** The port in the answer of `getsockname` or `getpeername`; undefined if it is not of an internet socket. */
-function portOf(ask: (descriptor: number, address: DataView, length: Uint32Array) => number, descriptor: number) {
-  addressLength[0] = address.byteLength;
-  if (ask(descriptor, address, addressLength) !== 0) return undefined;
-  const family = address.getUint16(0, new Uint8Array(new Uint16Array([1]).buffer)[0] === 1);
-  return family === ipv4 || family === ipv6 ? address.getUint16(2) : undefined;
+/** An address of IPv6 in its one shortest form. */
+function shortest(hostname: string): string {
+  const url = `http://[${hostname}]`;
+  return hostname.includes(":") && URL.canParse(url) ? new URL(url).hostname : hostname;
+}
+
+/** The hostname in `address`. */
+function hostnameOf(family: number): string {
+  if (family === ipv4) return Array.from({ length: 4 }, (_, i) => address.getUint8(4 + i)).join(".");
+  return shortest(Array.from({ length: 8 }, (_, i) => address.getUint16(8 + 2 * i).toString(16)).join(":"));
+}
+
+/** Whether `getsockname` or `getpeername` tells this address of a descriptor. */
+function hasAddress(
+  ask: (descriptor: number, address: DataView, length: Uint32Array) => number,
+  descriptor: number,
+  { hostname, port }: Deno.NetAddr,
+): boolean {
+  length[0] = address.byteLength;
+  if (ask(descriptor, address, length) !== 0) return false;
+  const family = address.getUint16(0, littleEndian);
+  if (family !== ipv4 && family !== ipv6 || address.getUint16(2) !== port) return false;
+  return hostnameOf(family) === hostname;
 }
 
 /**
  * The socket of a connection; undefined where there is none to be had. It must not be used once the connection is closed:
  * the system may have given its number to something else.
+ *
+ * Deno does not tell a connection's descriptor. It is the one of TCP that has both its addresses; no two have.
  */
 export function systemSocket(connection: Deno.TcpConn): SystemSocket | undefined {
   if (!library) return undefined;
-  const { send, recv, getsockname, getpeername } = library;
-  const { port: near } = connection.localAddr;
-  const { port: far } = connection.remoteAddr;
-  const found: number[] = [];
-  for (let descriptor = 0; descriptor < descriptorsMost; descriptor++) {
-    if (portOf(getpeername, descriptor) === far && portOf(getsockname, descriptor) === near) found.push(descriptor);
-  }
-  // Deno does not tell a connection's descriptor. Two with these ports, on different addresses, are told apart by nothing.
-  if (found.length !== 1) return undefined;
-  const [descriptor] = found;
-  return {
-    send: (source) => Math.max(0, send(descriptor, source, BigInt(source.length), dontWait | noSignal)),
-    receive: (target) => Math.max(0, recv(descriptor, target, BigInt(target.length), dontWait)),
+  const { send, recv, getsockname, getpeername, getsockopt } = library;
+  const { localAddr, remoteAddr } = connection;
+  const near = { ...localAddr, hostname: shortest(localAddr.hostname) };
+  const far = { ...remoteAddr, hostname: shortest(remoteAddr.hostname) };
+  const isTcp = (descriptor: number) => {
+    length[0] = option.byteLength;
+    return getsockopt(descriptor, socketLevel, protocolOption, option, length) === 0 && option[0] === tcp;
   };
+  for (let descriptor = 0; descriptor < descriptorsMost; descriptor++) {
+    const found = hasAddress(getpeername, descriptor, far) && hasAddress(getsockname, descriptor, near);
+    if (!found || !isTcp(descriptor)) continue;
+    return {
+      send: (source) => Math.max(0, send(descriptor, source, BigInt(source.length), dontWait | noSignal)),
+      receive: (target) => Math.max(0, recv(descriptor, target, BigInt(target.length), dontWait)),
+    };
+  }
+  return undefined;
 }

@@ -51,15 +51,21 @@ export interface AlgorithmTimes {
 
 /** What a measurement has settled, the same on all members. */
 export interface AlgorithmChoice {
+  /** Up to how many bytes which way is taken from then on. */
   readonly bounds: AlgorithmBounds;
+  /** What was measured, the smallest size first; on slow links the largest are left out. */
   readonly times: readonly AlgorithmTimes[];
 }
 
 /** What is measured of a group: `parallel/process_group.ts` gives it. */
 export interface MeasuredGroup {
+  /** This member's number. */
   readonly rank: number;
+  /** Number of members. */
   readonly size: number;
+  /** Sums in place, one certain way. */
   allReduce(data: Float32Array, algorithm: AllReduceAlgorithm): Promise<void>;
+  /** Resolves when all have come. */
   barrier(): Promise<void>;
 }
 

@@ -25,7 +25,13 @@ import type { Link } from "../network/link.ts";
 import { type Member, ring } from "./ring.ts";
 import { binomialTree, chain, spread } from "./spread.ts";
 
-export type { AlgorithmBounds, AlgorithmChoice, AlgorithmTimes, CollectiveAlgorithm } from "./algorithms.ts";
+export type {
+  AlgorithmBounds,
+  AlgorithmChoice,
+  AlgorithmTimes,
+  AllReduceAlgorithm,
+  CollectiveAlgorithm,
+} from "./algorithms.ts";
 
 /** What a process group is made of. */
 export interface ProcessGroupOptions {

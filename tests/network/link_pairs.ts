@@ -4,6 +4,7 @@ import { inSeconds } from "../../network/deadline.ts";
 import { connect, type LinkListener, listen, type ListenOptions } from "../../network/listener.ts";
 import type { Link } from "../../network/link.ts";
 import { type NamedLink, PlainLink } from "../../network/plain_link.ts";
+import type { systemSocket } from "../../network/system_socket.ts";
 
 export const secret = new TextEncoder().encode("a secret of the tests, long enough");
 export const group = "tests";
@@ -58,7 +59,7 @@ export async function connectionPair(): Promise<[Deno.TcpConn, Deno.TcpConn]> {
 }
 
 /** Two ends of one plain link, whose bytes go the way that `socketOf` gives. */
-export async function plainPair(socketOf?: PlainLink["socketOf"]): Promise<[PlainLink, PlainLink]> {
+export async function plainPair(socketOf?: typeof systemSocket): Promise<[PlainLink, PlainLink]> {
   const [a, b] = await connectionPair();
   return [new PlainLink(a, "peer b", socketOf), new PlainLink(b, "peer a", socketOf)];
 }

@@ -33,6 +33,25 @@ Deno.test({ name: name("systemSocket() finds a connection's own socket among oth
   for (const connection of pairs.flat().slice(1)) connection.close();
 });
 
+Deno.test(
+  { name: name("systemSocket() finds sockets of IPv6, and of IPv4 on a listener for both"), ignore: !linux },
+  async () => {
+    for (const [listening, connecting] of [["::1", "::1"], ["::", "127.0.0.1"], ["::", "::1"]]) {
+      const listener = Deno.listen({ hostname: listening, port: 0 });
+      const opening = Deno.connect({ hostname: connecting, port: listener.addr.port });
+      const pair = [await opening, await listener.accept()];
+      listener.close();
+      const [a, b] = pair.map(systemSocket);
+      assert.ok(a && b, `${listening}, ${connecting}`);
+      assert.equal(a.send(noise(30)), 30);
+      const target = new Uint8Array(31);
+      assert.equal(b.receive(target), 30);
+      assert.deepEqual(target.subarray(0, 30), noise(30));
+      for (const connection of pair) connection.close();
+    }
+  },
+);
+
 Deno.test("systemSocket() gives none without permission for FFI or when told so, and links do without", async () => {
   const module = new URL("system_socket_process.ts", import.meta.url).href;
   const cases: [string[], Record<string, string>, string][] = [
