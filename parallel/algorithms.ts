@@ -5,11 +5,11 @@
 
 import { UserError } from "../errors.ts";
 
-/** The ways, from the one with the fewest steps to the one that is fastest for much data. */
-export const allReduceAlgorithms = ["doubling", "halving", "ring"] as const;
-
 /** By recursive doubling, by recursive halving and doubling, or around a ring. */
-export type AllReduceAlgorithm = typeof allReduceAlgorithms[number];
+export type AllReduceAlgorithm = "doubling" | "halving" | "ring";
+
+/** The ways, from the one with the fewest steps to the one that is fastest for much data. */
+export const allReduceAlgorithms: readonly AllReduceAlgorithm[] = ["doubling", "halving", "ring"];
 
 /** How an all-reduce goes: always the same way, or by size. */
 export type CollectiveAlgorithm = "auto" | AllReduceAlgorithm;
