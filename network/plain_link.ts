@@ -26,9 +26,10 @@ export function addressOf({ hostname, port }: { hostname: string; port: number }
 
 /**
  * Time in ms for which bytes are asked for again and again before the event loop waits for them, which takes longer than
- * that when the peer is about to answer.
+ * that when the peer is about to answer. All-reduce of 4 KiB among 4 processes on two cores that others used too: 246 µs
+ * with 0, 209 with 20 µs, 199 with 50 µs, 181 with 200 µs, 173 with 1 ms; without yielding the core 462 with 50 µs.
  */
-const patience = 0.05;
+const patience = 0.1;
 /** Time in ms for which links may keep a thread from its event loop, on which timers and other connections wait. */
 const withoutTurn = 5;
 /** When the event loop of this thread last had a turn, as far as links know. */
