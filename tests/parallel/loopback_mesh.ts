@@ -51,14 +51,21 @@ export interface MemberProcess {
   readonly output: Promise<string>;
 }
 
-/** Starts `module` in `size` processes with `args` and the rank; there, `joinMesh` connects them. */
-export async function startMesh(size: number, module: string, args: readonly string[]): Promise<MemberProcess[]> {
-  const children = Array.from({ length: size }, (_, rank) =>
-    new Deno.Command(Deno.execPath(), {
-      args: ["run", "-A", "--no-check", module, ...args, String(rank)],
-      stdin: "piped",
-      stdout: "piped",
-    }).spawn());
+/**
+ * Starts `module` in `size` processes with `args` and the rank; there, `joinMesh` connects them. `launcher` gives the command
+ * under which a rank's process is started, if any.
+ */
+export async function startMesh(
+  size: number,
+  module: string,
+  args: readonly string[],
+  launcher: (rank: number) => readonly string[] = () => [],
+): Promise<MemberProcess[]> {
+  const children = Array.from({ length: size }, (_, rank) => {
+    const run = [Deno.execPath(), "run", "-A", "--no-check", module, ...args, String(rank)];
+    const [command, ...rest] = [...launcher(rank), ...run];
+    return new Deno.Command(command, { args: rest, stdin: "piped", stdout: "piped" }).spawn();
+  });
   // The first line is the port on which the member listens.
   const readers = children.map(({ stdout }) => stdout.pipeThrough(new TextDecoderStream()).getReader());
   const ports = await Promise.all(readers.map(async (reader) => Number((await reader.read()).value)));
