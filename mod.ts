@@ -49,7 +49,15 @@ export type { Credentials } from "./network/handshake.ts";
 export type { TlsIdentity } from "./network/tls_identity.ts";
 export type { CompressedSum } from "./parallel/compressed_sum.ts";
 export type { Compression } from "./parallel/gradient_codecs.ts";
-export { type CollectiveAlgorithm, ProcessGroup, type ProcessGroupOptions } from "./parallel/process_group.ts";
+export {
+  type AlgorithmBounds,
+  type AlgorithmChoice,
+  type AlgorithmTimes,
+  type AllReduceAlgorithm,
+  type CollectiveAlgorithm,
+  ProcessGroup,
+  type ProcessGroupOptions,
+} from "./parallel/process_group.ts";
 export {
   type AllReduceMeasurement,
   type LinkMeasurement,

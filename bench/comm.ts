@@ -1,6 +1,7 @@
 /**
  * `deno task bench:comm [--json]`: all-reduce of f32 among processes on loopback from 4 KiB to 256 MiB at 2 and 4 ranks, beside
- * Open MPI over TCP and Gloo where they are installed: time and bus bandwidth. Systems take turns; medians over rounds.
+ * Open MPI over TCP and Gloo where they are installed: time and bus bandwidth. Systems take turns; medians over rounds. Where
+ * there are cores for all, Muster's processes are bound to one each (`taskset`), as Open MPI binds its own.
  * `--ranks 2,4`, `--rounds 3`, `--least BYTES`, `--most BYTES`, `--systems Muster,Gloo` and `--algorithm ring` narrow it;
  * `--compression f16,bf16,int8` adds sums whose numbers travel so. Their bandwidth is that of the f32 they stand for.
  *
@@ -48,9 +49,18 @@ async function run(command: string, args: readonly string[]): Promise<string> {
   return new TextDecoder().decode(stdout);
 }
 
+/**
+ * Whether processes can be bound to cores. Two that wait for each other are drawn to one core by Linux, even if another is
+ * idle; then an exchange takes three times as long. Members on machines of their own do not have that.
+ */
+const bindable = await run("taskset", ["-c", "0", "true"]).then(() => true, () => false);
+
 const muster = (way: string): System => async (ranks, plan) => {
   const module = new URL("comm_member.ts", here).href;
-  const members = await startMesh(ranks, module, [String(ranks), plan, values.algorithm, way]);
+  // Open MPI binds two processes, and more if there are cores for all.
+  const bound = bindable && ranks <= navigator.hardwareConcurrency;
+  const launcher = (rank: number) => bound ? ["taskset", "-c", String(rank)] : [];
+  const members = await startMesh(ranks, module, [String(ranks), plan, values.algorithm, way], launcher);
   const outputs = await Promise.all(members.map(({ output }) => output));
   await Promise.all(members.map(({ child }) => child.status));
   return outputs[0];
@@ -128,7 +138,9 @@ await Deno.remove(folder, { recursive: true });
 
 const load = Deno.loadavg();
 if (values.json) {
-  console.log(JSON.stringify({ deno: Deno.version.deno, cores: navigator.hardwareConcurrency, load, skipped, rows }));
+  console.log(
+    JSON.stringify({ deno: Deno.version.deno, cores: navigator.hardwareConcurrency, bindable, load, skipped, rows }),
+  );
 } else {
   console.log(
     `Deno ${Deno.version.deno}, ${navigator.hardwareConcurrency} cores, load ${

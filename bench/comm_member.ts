@@ -4,6 +4,7 @@
  */
 
 import { type Compression, ProcessGroup } from "../mod.ts";
+import { readAlgorithm } from "../parallel/algorithms.ts";
 import { formats } from "../parallel/gradient_codecs.ts";
 import { joinMesh } from "../tests/parallel/loopback_mesh.ts";
 
@@ -20,7 +21,7 @@ const group = new ProcessGroup({
   size,
   links: await joinMesh(rank),
   timeoutSeconds: 60,
-  algorithm: algorithm as "auto" | "ring" | "doubling",
+  algorithm: readAlgorithm(algorithm),
   ...(way === "copied" ? {} : { memory: { memory, scratchOffset: 0 } }),
 });
 

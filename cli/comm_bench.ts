@@ -4,6 +4,7 @@ import { UserError } from "../errors.ts";
 import { Node, type World } from "../network/node.ts";
 import { readSecret } from "../network/secret.ts";
 import { readTlsIdentity } from "../network/tls_identity.ts";
+import { allReduceAlgorithms, readAlgorithm } from "../parallel/algorithms.ts";
 import { defaultSizes, type LinkMeasurements, measureLinks } from "../parallel/measure_links.ts";
 import { slowLinks } from "../parallel/slow_links.ts";
 import { type NodeFlags, type NodePlace, readNodePlace } from "../train/node_place.ts";
@@ -28,6 +29,9 @@ export async function commBenchCommand(options: Options): Promise<number> {
   const json = options.json === true;
   const sizes = readSizes(options);
   const timeoutSeconds = numberOption(options, "timeout", { least: 1, most: 1e6 });
+  const tune = options.commTune === true;
+  const algorithm = readAlgorithm(options.algorithm === undefined ? "auto" : String(options.algorithm));
+  if (tune && algorithm !== "auto") throw new UserError("--comm-tune chooses by size: leave it or --algorithm out");
   const flags = nodeFlags(options);
   const local = optionalNumber(options, "local", { least: 2, most: 64, whole: true });
   const { nodes, rendezvous, nodeRank, listen } = flags;
@@ -53,14 +57,15 @@ export async function commBenchCommand(options: Options): Promise<number> {
       peerTimeoutSeconds,
       report: (sentence) => printError(`${sentence}\n`),
     });
-    const description = { version, sizes: sizes.map(formatSize).join(",") };
+    const description = { version, sizes: sizes.map(formatSize).join(","), algorithm: tune ? "tuned" : algorithm };
     world = await node.meet({ description, facts: {}, lanes: 1 });
     const { rank: own, machines, lanes: [links] } = world;
     const first = own === 0;
     const progress = (what: string) => first && printError(`${what}\n`);
     const silence = Math.max(timeoutSeconds, leastSilence);
     const size = place.nodes;
-    const measured = await measureLinks({ rank: own, size, links, timeoutSeconds: silence, sizes, progress });
+    const terms = { timeoutSeconds: silence, sizes, algorithm, tune, progress };
+    const measured = await measureLinks({ rank: own, size, links, ...terms });
     if (first) show(measured, machines, json);
     else if (json) printJson({ rank: own, nodes: size });
     else print(`node ${own} of ${size} has measured; node 0 prints the tables\n`);
@@ -94,9 +99,10 @@ function startLocal(
   const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   listener.close();
   const rendezvous = `127.0.0.1:${listener.addr.port}`;
-  const passed = ["sizes", "timeout", "secretFile", "tlsCert", "tlsKey", "tlsCa"].flatMap((name) =>
+  const passed = ["sizes", "timeout", "secretFile", "tlsCert", "tlsKey", "tlsCa", "algorithm"].flatMap((name) =>
     options[name] === undefined ? [] : [`--${flagName(name)}`, String(options[name])]
   );
+  if (options.commTune === true) passed.push("--comm-tune");
   for (let rank = 1; rank < nodes; rank++) {
     const place = ["--nodes", String(nodes), "--rendezvous", rendezvous, "--node-rank", String(rank)];
     children.push(ownCommand(["comm-bench", ...place, ...passed], { stdout: "null" }).spawn());
@@ -125,15 +131,23 @@ function figure(value: number): string {
   return value.toFixed(Math.max(0, Math.min(3, 2 - Math.floor(Math.log10(value))))).padStart(10);
 }
 
-function show({ links, allReduces }: LinkMeasurements, nodes: readonly string[], json: boolean): void {
+function show({ links, allReduces, choice }: LinkMeasurements, nodes: readonly string[], json: boolean): void {
   const warnings = slowLinks(links, nodes);
-  if (json) return printJson({ nodes, links, allReduces, warnings });
+  if (json) return printJson({ nodes, links, allReduces, choice, warnings });
   const columns = (...names: string[]) => names.map((name) => name.padStart(10)).join("");
   print(`${nodes.join("\n")}\n\n`);
   print(`${"link".padEnd(12)}${columns("latency µs", "GB/s ->", "GB/s <-", "Gbit/s ->", "Gbit/s <-")}\n`);
   for (const { between: [a, b], microseconds, gigabytesPerSecond: speeds } of links) {
     const figures = [microseconds, ...speeds, ...speeds.map((speed) => 8 * speed)];
     print(`${`${a} - ${b}`.padEnd(12)}${figures.map(figure).join("")}\n`);
+  }
+  if (choice) {
+    print(`\n${"way, µs".padEnd(12)}${columns(...allReduceAlgorithms)}\n`);
+    for (const { bytes, microseconds } of choice.times) {
+      print(`${formatSize(bytes).padEnd(12)}${allReduceAlgorithms.map((way) => figure(microseconds[way])).join("")}\n`);
+    }
+    const { doublingBytes, halvingBytes } = choice.bounds;
+    print(`doubling up to ${formatSize(doublingBytes)}, halving up to ${formatSize(halvingBytes)}, ring beyond\n`);
   }
   print(`\n${"all-reduce".padEnd(12)}${columns("time µs", "bus GB/s", "Gbit/s")}\n`);
   for (const { bytes, microseconds, gigabytesPerSecond } of allReduces) {

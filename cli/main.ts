@@ -175,6 +175,7 @@ function build(run: (action: () => Promise<number>) => void): Command {
     "muster comm-bench --nodes 3 --rendezvous 10.0.0.1:29500 --secret-file secret   (the same on each machine)",
     "srun -N3 muster comm-bench --secret-file secret   (mpirun likewise: the launcher says how many there are, and where)",
     "muster comm-bench --local 4 --sizes 64KiB,16MiB --json",
+    "muster comm-bench --local 4 --comm-tune",
   ])
     .option(
       "--nodes <n>",
@@ -192,6 +193,8 @@ function build(run: (action: () => Promise<number>) => void): Command {
     .option("--tls-ca <file>", "certificate of the authority that must have signed every machine's")
     .option("--local <n>", "on one machine: processes to measure over loopback, for a first try (default: 2)")
     .option("--sizes <list>", "bytes to all-reduce, like 4KiB,1MiB (default: 4KiB to 64MiB)")
+    .option("--algorithm <way>", "how: doubling, halving, ring, or auto, which is by size (default: auto)")
+    .option("--comm-tune", "measure first which way is the fastest for which size, and go by that")
     .option(
       "--timeout <s>",
       "seconds to wait for the others to come, and (at least 10) for one that falls silent",

@@ -9,7 +9,7 @@ import { type SumAreas, sumAreas } from "./sum_areas.ts";
 /**
  * Bytes of a scratch area: the most that is received, summed and sent on in one piece. Around a ring on loopback 512 KiB and
  * 1 MiB are equal from 1 to 64 MiB among 2 and 4 members, 256 KiB are some 5 to 15% slower, 32 KiB up to 40%; smaller ones
- * fill the ring sooner.
+ * fill the ring sooner. Writes of 1 MiB are 0 to 10% slower than of 512 KiB.
  */
 export const sliceBytes = 512 * 1024;
 /** Before the payload of each area there is room for a greeting. */

@@ -7,7 +7,7 @@
 import { MachineError, UserError } from "../errors.ts";
 import type { Link } from "../network/link.ts";
 import { GuardedLinks } from "./guarded_links.ts";
-import { ProcessGroup } from "./process_group.ts";
+import { type AlgorithmChoice, type CollectiveAlgorithm, ProcessGroup } from "./process_group.ts";
 
 /** What is measured, and over what. */
 export interface MeasureLinksOptions {
@@ -24,6 +24,10 @@ export interface MeasureLinksOptions {
   readonly timeoutSeconds: number;
   /** Bytes that are all-reduced, each a multiple of 4 and the same on all members (default: 4 KiB to 64 MiB). */
   readonly sizes?: readonly number[];
+  /** How all-reduces go (default: by size); the same on all members. */
+  readonly algorithm?: CollectiveAlgorithm;
+  /** Whether to measure first which way is best for which size, and go by that; the same on all members. */
+  readonly tune?: boolean;
   /** Told in words what is measured next. */
   readonly progress?: (what: string) => void;
 }
@@ -54,6 +58,8 @@ export interface LinkMeasurements {
   readonly links: readonly LinkMeasurement[];
   /** In the order of the sizes. */
   readonly allReduces: readonly AllReduceMeasurement[];
+  /** What the measurement of ways has settled; null if there was none. */
+  readonly choice: AlgorithmChoice | null;
 }
 
 /** Bytes of the all-reduces if not told otherwise: 4 KiB to 64 MiB. */
@@ -74,7 +80,7 @@ const budget = 0.25;
  * @throws MachineError (restartable) when a member is lost or silent, UserError when members measure different things
  */
 export async function measureLinks(options: MeasureLinksOptions): Promise<LinkMeasurements> {
-  const { rank, size, links, timeoutSeconds, sizes = defaultSizes, progress = () => {} } = options;
+  const { rank, size, links, timeoutSeconds, sizes = defaultSizes, algorithm, progress = () => {} } = options;
   if (size < 2) throw new UserError("Links are measured among at least 2 members");
   for (const bytes of sizes) {
     if (Number.isInteger(bytes / 4) && bytes > 0 && bytes <= 2 ** 31) continue;
@@ -83,7 +89,8 @@ export async function measureLinks(options: MeasureLinksOptions): Promise<LinkMe
   const scratch = Math.ceil(ProcessGroup.scratchBytes / 65536) * 65536;
   const pages = Math.ceil((scratch + Math.max(0, ...sizes)) / 65536);
   const memory = new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true });
-  const group = new ProcessGroup({ rank, size, links, timeoutSeconds, memory: { memory, scratchOffset: 0 } });
+  const own = { memory, scratchOffset: 0 };
+  const group = new ProcessGroup({ rank, size, links, timeoutSeconds, algorithm, memory: own });
   const guarded = new GuardedLinks(links, timeoutSeconds, ["the measurement of links"]);
   try {
     const pairs = Array.from({ length: size }, (_, a) => a)
@@ -97,6 +104,8 @@ export async function measureLinks(options: MeasureLinksOptions): Promise<LinkMe
       if (rank === b) await guarded.run([0, 0, 0, 0], () => answerOrders(guarded, a));
     }
     await group.allReduce(found);
+    if (options.tune) progress("ways to all-reduce");
+    const choice = options.tune ? await group.tune() : null;
     const allReduces: AllReduceMeasurement[] = [];
     for (const [i, bytes] of sizes.entries()) {
       progress(`all-reduce ${i + 1} of ${sizes.length}: ${bytes} bytes by ${size} nodes`);
@@ -112,6 +121,7 @@ export async function measureLinks(options: MeasureLinksOptions): Promise<LinkMe
         return { between, microseconds, gigabytesPerSecond: [forth, back] };
       }),
       allReduces,
+      choice,
     };
   } finally {
     group.close();

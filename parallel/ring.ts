@@ -13,9 +13,6 @@ import { Frontier } from "./frontier.ts";
 import { bytesOf, type GroupMemory, sliceBytes } from "./group_memory.ts";
 import { greetingBytes, type GuardedLinks } from "./guarded_links.ts";
 
-/** Most bytes of a write: beyond 1 MiB they gain nothing (measured on loopback), and waits should be short. */
-const writeBytes = 1 << 20;
-
 /** A member's place and means. */
 export interface Member {
   readonly rank: number;
@@ -83,7 +80,7 @@ export async function ring(
           await ready[step].moved();
           continue;
         }
-        const to = Math.min(ready[step].value, at + writeBytes);
+        const to = Math.min(ready[step].value, at + sliceBytes);
         links.phase = phase(step);
         await links.send(next, bytes.subarray(at, to));
         at = to;

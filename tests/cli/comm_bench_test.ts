@@ -58,6 +58,17 @@ Deno.test("muster comm-bench --local 3 --json prints one object with all pairs a
   assert.deepEqual(allReduces.map(({ bytes }: { bytes: number }) => bytes), [4096, 2 ** 20]);
 });
 
+Deno.test("muster comm-bench --comm-tune measures the ways and says which it takes for which size", async () => {
+  const { code, stdout, stderr } = await bench(["--local", "2", "--comm-tune", "--json", "--sizes", "4KiB"]);
+  assert.equal(code, 0, stderr);
+  const { choice: { bounds, times }, allReduces } = JSON.parse(stdout);
+  assert.equal(allReduces.length, 1);
+  assert.equal(times[0].bytes, 4096);
+  assert.deepEqual(Object.keys(times[0].microseconds), ["doubling", "halving", "ring"]);
+  assert.ok(bounds.halvingBytes >= bounds.doublingBytes && bounds.doublingBytes >= 0);
+  assert.match(stderr, /\nways to all-reduce\n/);
+});
+
 Deno.test("three processes of muster comm-bench meet with a secret, and rank 0 prints the tables", async () => {
   const file = Deno.makeTempFileSync();
   try {
@@ -118,6 +129,8 @@ Deno.test("muster comm-bench tells of wrong flags, an unreachable rendezvous and
   const twice = ["--nodes", "3", "--rendezvous", rendezvous(), "--node-rank", "1", "--timeout", "20"];
   const differing = ["--nodes", "2", "--rendezvous", rendezvous(), "--timeout", "20"];
   const cases: [string[], number, RegExp][] = [
+    [["--algorithm", "tree"], 2, /^muster: An all-reduce goes by auto, doubling, halving, ring, not by "tree"\n$/],
+    [["--algorithm", "ring", "--comm-tune"], 2, /^muster: --comm-tune chooses by size: leave it or --algorithm out\n$/],
     [["--nodes", "3"], 2, /--nodes 3 needs --rendezvous host:port/],
     [["--rendezvous", at], 2, /--rendezvous is for several machines: say how many with --nodes/],
     [["--nodes", "3", "--rendezvous", at, "--local", "2"], 2, /--local is for one machine/],

@@ -2,9 +2,11 @@
 
 import { inSeconds } from "../../network/deadline.ts";
 import { connect, type LinkListener, listen, type ListenOptions } from "../../network/listener.ts";
+import type { Link } from "../../network/link.ts";
 import { type NamedLink, PlainLink } from "../../network/plain_link.ts";
 import type { TlsIdentity } from "../../network/tls_identity.ts";
 import { TlsLink } from "../../network/tls_link.ts";
+import type { systemSocket } from "../../network/system_socket.ts";
 
 export const secret = new TextEncoder().encode("a secret of the tests, long enough");
 export const group = "tests";
@@ -62,10 +64,34 @@ export async function connectionPair(): Promise<[Deno.TcpConn, Deno.TcpConn]> {
   return pair;
 }
 
-/** Two ends of one plain connection. */
-export async function plainPair(): Promise<[PlainLink, PlainLink]> {
+/** Two ends of one plain link, whose bytes go the way that `socketOf` gives. */
+export async function plainPair(socketOf?: typeof systemSocket): Promise<[PlainLink, PlainLink]> {
   const [a, b] = await connectionPair();
-  return [new PlainLink(a, "peer b"), new PlainLink(b, "peer a")];
+  return [new PlainLink(a, "peer b", socketOf), new PlainLink(b, "peer a", socketOf)];
+}
+
+/** Sends `bytes` in pieces of given lengths, and gives what is read at the other end, in others. */
+export async function carry(
+  from: Link,
+  to: Link,
+  bytes: Uint8Array,
+  writes: readonly number[],
+  reads: readonly number[],
+): Promise<Uint8Array> {
+  const target = new Uint8Array(new SharedArrayBuffer(bytes.length + 7)).subarray(3, 3 + bytes.length);
+  const each = async (lengths: readonly number[], what: (from: number, to: number) => Promise<void>) => {
+    let at = 0;
+    for (let i = 0; at < bytes.length; i++) {
+      const length = lengths[i % lengths.length];
+      await what(at, Math.min(bytes.length, at + length));
+      at += length;
+    }
+  };
+  await Promise.all([
+    each(writes, (a, b) => from.write(bytes.subarray(a, b))),
+    each(reads, (a, b) => to.read(target.subarray(a, b))),
+  ]);
+  return target;
 }
 
 /** Two ends of one connection with TLS; peer a opened it. */

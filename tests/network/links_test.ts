@@ -2,26 +2,9 @@ import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
 import { MachineError } from "../../errors.ts";
 import { AuthenticatedLink } from "../../network/authenticated_link.ts";
-import type { Link } from "../../network/link.ts";
-import { handshakenPair, identity, noise, plainPair, relayTo, tlsPair } from "./link_pairs.ts";
-
-/** Sends `bytes` in pieces of given lengths, and reads them in others. */
-async function carry(from: Link, to: Link, bytes: Uint8Array, writes: number[], reads: number[]): Promise<Uint8Array> {
-  const target = new Uint8Array(new SharedArrayBuffer(bytes.length + 7)).subarray(3, 3 + bytes.length);
-  const each = async (lengths: number[], what: (from: number, to: number) => Promise<void>) => {
-    let at = 0;
-    for (let i = 0; at < bytes.length; i++) {
-      const length = lengths[i % lengths.length];
-      await what(at, Math.min(bytes.length, at + length));
-      at += length;
-    }
-  };
-  await Promise.all([
-    each(writes, (a, b) => from.write(bytes.subarray(a, b))),
-    each(reads, (a, b) => to.read(target.subarray(a, b))),
-  ]);
-  return target;
-}
+import { pause } from "../../network/deadline.ts";
+import { type SystemSocket, systemSocket } from "../../network/system_socket.ts";
+import { carry, handshakenPair, identity, noise, plainPair, relayTo, tlsPair } from "./link_pairs.ts";
 
 const cuts: [number[], number[]][] = [
   [[1 << 23], [1 << 23]],
@@ -30,11 +13,24 @@ const cuts: [number[], number[]][] = [
   [[65_536, 65_537], [4096, 0, 12]],
 ];
 
+/** A connection's own socket, which often does nothing and moves little: so bytes go now this way, now that. */
+function stingySocket(connection: Deno.TcpConn): SystemSocket | undefined {
+  const socket = systemSocket(connection);
+  if (!socket) return undefined;
+  const whims = noise(1000, connection.localAddr.port);
+  let call = 0;
+  const whim = () => whims[call++ % whims.length];
+  return {
+    send: (source) => whim() > 2 ? 0 : socket.send(source.subarray(0, 1 + 300 * whim())),
+    receive: (target) => whim() > 2 ? 0 : socket.receive(target.subarray(0, 1 + 300 * whim())),
+  };
+}
+
 Deno.test("links bring what was written, in whatever pieces, both ways at once, into and out of shared memory", async () => {
   const { opener, acceptor, close } = await handshakenPair();
-  const [a, b] = await plainPair();
-  const [c, d] = await tlsPair(identity("alpha"), identity("beta"));
-  for (const [one, other] of [[a, b], [opener, acceptor], [c, d]] as const) {
+  const plain = [await plainPair(), await plainPair(() => undefined), await plainPair(stingySocket)];
+  const tls = await tlsPair(identity("alpha"), identity("beta"));
+  for (const [one, other] of [...plain, tls, [opener, acceptor]] as const) {
     for (const [i, [writes, reads]] of cuts.entries()) {
       const [there, back] = [noise(5_000_003, i + 1), noise(2_500_001, i + 11)];
       const shared = new Uint8Array(new SharedArrayBuffer(there.length));
@@ -47,7 +43,7 @@ Deno.test("links bring what was written, in whatever pieces, both ways at once, 
       assert.ok(Buffer.from(got[1]).equals(back), `back, case ${i}`);
     }
   }
-  for (const link of [a, b, c, d]) link.close();
+  for (const link of [...plain.flat(), ...tls]) link.close();
   close();
 });
 
@@ -65,14 +61,36 @@ Deno.test("a cut within a message is an error that names the peer and what had c
 });
 
 Deno.test("closing a link ends what is under way on it, and closing again does nothing", async () => {
-  const [a, b] = await plainPair();
-  const reading = assert.rejects(b.read(new Uint8Array(1)), /The connection to peer a was closed here/);
-  await Promise.resolve();
-  b.close();
-  b.close();
-  await reading;
-  a.close();
-  await assert.rejects(a.write(noise(1)), /The connection to peer b was closed here/);
+  // Read at once, after a moment, and when it has long been waiting; on a link that has been used and on a fresh one.
+  for (const used of [false, true]) {
+    for (const milliseconds of [0, 1, 20]) {
+      const [a, b] = await plainPair();
+      if (used) await Promise.all([a.write(noise(100)), b.write(noise(9)), b.read(new Uint8Array(100))]);
+      const reading = assert.rejects(b.read(new Uint8Array(1)), /The connection to peer a was closed here/);
+      await (milliseconds === 0 ? Promise.resolve() : pause(milliseconds));
+      b.close();
+      b.close();
+      await reading;
+      a.close();
+      await assert.rejects(a.write(noise(1)), /The connection to peer b was closed here/);
+      await assert.rejects(b.read(noise(1)), /The connection to peer a was closed here/);
+    }
+  }
+});
+
+Deno.test("a link whose writer waits for room ends when either end is closed", async () => {
+  for (const own of [true, false]) {
+    const [a, b] = await plainPair();
+    // More than the system holds for a reader that does not read.
+    const writing = assert.rejects(
+      a.write(noise(64 << 20)),
+      own ? /The connection to peer b was closed here/ : /The connection to peer b broke/,
+    );
+    await pause(20);
+    (own ? a : b).close();
+    await writing;
+    (own ? b : a).close();
+  }
 });
 
 Deno.test("tags of frames are those of ChaCha20-Poly1305 for the frame's number", async () => {

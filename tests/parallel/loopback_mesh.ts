@@ -1,34 +1,7 @@
 /** Links over plain TCP on loopback, for tests and benches of what goes over links. */
 
 import type { Link } from "../../network/link.ts";
-
-/** A link over a connection, without any authentication. */
-export function tcpLink(connection: Deno.TcpConn, peer: string): Link {
-  connection.setNoDelay(true);
-  return {
-    peer,
-    async write(source) {
-      for (let at = 0; at < source.length;) {
-        at += await connection.write(at === 0 ? source : source.subarray(at));
-      }
-    },
-    async read(target) {
-      for (let at = 0; at < target.length;) {
-        const count = await connection.read(at === 0 ? target : target.subarray(at));
-        if (count === null) throw new Error("the other side has ended the connection");
-        at += count;
-      }
-    },
-    close() {
-      try {
-        connection.close();
-      } catch (error) {
-        // Closing twice is no fault.
-        if (!(error instanceof Deno.errors.BadResource)) throw error;
-      }
-    },
-  };
-}
+import { PlainLink } from "../../network/plain_link.ts";
 
 /** Listens on a free port of loopback. */
 export function listen(): Deno.TcpListener {
@@ -46,7 +19,7 @@ export async function connectMesh(
 ): Promise<Map<number, Link>> {
   const links = new Map<number, Link>();
   const link = (other: number, connection: Deno.TcpConn) =>
-    links.set(other, tcpLink(connection, `node ${other} (127.0.0.1:${ports[other]})`));
+    links.set(other, new PlainLink(connection, `node ${other} (127.0.0.1:${ports[other]})`));
   for (let other = 0; other < rank; other++) {
     const connection = await Deno.connect({ hostname: "127.0.0.1", port: ports[other] });
     await connection.write(new Uint8Array([rank]));
@@ -78,14 +51,21 @@ export interface MemberProcess {
   readonly output: Promise<string>;
 }
 
-/** Starts `module` in `size` processes with `args` and the rank; there, `joinMesh` connects them. */
-export async function startMesh(size: number, module: string, args: readonly string[]): Promise<MemberProcess[]> {
-  const children = Array.from({ length: size }, (_, rank) =>
-    new Deno.Command(Deno.execPath(), {
-      args: ["run", "-A", "--no-check", module, ...args, String(rank)],
-      stdin: "piped",
-      stdout: "piped",
-    }).spawn());
+/**
+ * Starts `module` in `size` processes with `args` and the rank; there, `joinMesh` connects them. `launcher` gives the command
+ * under which a rank's process is started, if any.
+ */
+export async function startMesh(
+  size: number,
+  module: string,
+  args: readonly string[],
+  launcher: (rank: number) => readonly string[] = () => [],
+): Promise<MemberProcess[]> {
+  const children = Array.from({ length: size }, (_, rank) => {
+    const run = [Deno.execPath(), "run", "-A", "--no-check", module, ...args, String(rank)];
+    const [command, ...rest] = [...launcher(rank), ...run];
+    return new Deno.Command(command, { args: rest, stdin: "piped", stdout: "piped" }).spawn();
+  });
   // The first line is the port on which the member listens.
   const readers = children.map(({ stdout }) => stdout.pipeThrough(new TextDecoderStream()).getReader());
   const ports = await Promise.all(readers.map(async (reader) => Number((await reader.read()).value)));

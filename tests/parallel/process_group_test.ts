@@ -40,7 +40,7 @@ function placed(values: Float32Array<ArrayBuffer>, inPlace: boolean) {
   return { data, memory: { memory: { memory, scratchOffset: 64 } } };
 }
 
-for (const algorithm of ["ring", "doubling"] as const) {
+for (const algorithm of ["ring", "halving", "doubling"] as const) {
   Deno.test(`allReduce() by ${algorithm} sums within rounding, with the same bits on 1 to 5 members, each time`, async () => {
     for (const size of [1, 2, 3, 4, 5]) {
       // Fewer elements than members, not multiples of 16, several slices of the ring and of doubling.
@@ -65,21 +65,30 @@ for (const algorithm of ["ring", "doubling"] as const) {
   });
 }
 
-Deno.test("allReduce() by size takes doubling up to the given bytes and the ring beyond", async () => {
+Deno.test("allReduce() by size takes doubling up to the given bytes, halving up to others, and the ring beyond", async () => {
   const length = 1000;
-  const bits = async (options: Partial<ProcessGroupOptions>) => {
+  const bits = async (size: number, options: Partial<ProcessGroupOptions>) => {
     let hash = "";
-    await together(3, async (group, rank) => {
+    await together(size, async (group, rank) => {
       const data = broughtBy(rank, length);
       await group.allReduce(data);
       hash = hashOf(data);
     }, options);
     return hash;
   };
-  const [ring, doubling] = [await bits({ algorithm: "ring" }), await bits({ algorithm: "doubling" })];
-  assert.notEqual(ring, doubling);
-  assert.equal(await bits({ doublingBytes: 4 * length }), doubling);
-  assert.equal(await bits({ doublingBytes: 4 * length - 1 }), ring);
+  for (const size of [3, 4]) {
+    const ring = await bits(size, { algorithm: "ring" });
+    const halving = await bits(size, { algorithm: "halving" });
+    const doubling = await bits(size, { algorithm: "doubling" });
+    // Each sums in an order of its own; among 4 members halving and doubling pair them the other way round.
+    assert.notEqual(ring, doubling);
+    if (size === 4) assert.equal(new Set([ring, halving, doubling]).size, 3);
+    assert.equal(await bits(size, { doublingBytes: 4 * length }), doubling);
+    assert.equal(await bits(size, { doublingBytes: 4 * length - 1, halvingBytes: 4 * length }), halving);
+    assert.equal(await bits(size, { doublingBytes: 4 * length - 1, halvingBytes: 4 * length - 1 }), ring);
+    // Not among 3 if not told so.
+    assert.equal(await bits(size, { doublingBytes: 0 }), size === 3 ? ring : halving);
+  }
 });
 
 Deno.test("allReduce() gives the same bits between real processes as within one", async () => {
