@@ -47,6 +47,7 @@ export class TlsLink implements NamedLink {
   readonly #socket: TLSSocket;
   readonly #proven: Promise<void>;
   readonly #secured = Promise.withResolvers<void>();
+  #refusing = false;
   #handshaking = true;
   #pulling = false;
   #reader: Reader | undefined;
@@ -85,7 +86,8 @@ export class TlsLink implements NamedLink {
     // Behind the handshake a `TLSSocket` that no `tls.Server` made tells errors by the second name only.
     for (const name of ["error", "_tlsError"]) this.#socket.on(name, (error: Error) => this.#refuse(role, error));
     this.#socket.on("end", () => this.#end(this.#cut()));
-    this.#socket.on("close", () => this.#end(this.#broken("TLS does not take what came")));
+    // Who is refused is first told so.
+    this.#socket.on("close", () => this.#refusing || this.#end(this.#broken("TLS does not take what came")));
     this.#wire.on("error", () => {});
     this.#secured.promise.catch(() => {});
     this.#pull();
@@ -243,6 +245,7 @@ export class TlsLink implements NamedLink {
   async #refuse(role: Role, error: Error): Promise<void> {
     if (!this.#handshaking) return this.#end(this.#broken(messageOf(error)));
     // An opener without TLS is told, as TLS itself would do, had it the time.
+    this.#refusing = true;
     if (role === "listener") await this.#plain.write(handshakeFailure).catch(() => {});
     this.#end(
       new UserError(`${this.peer} does not speak TLS as this process does, or speaks none (${messageOf(error)})`),
