@@ -15,7 +15,7 @@ export function rankParameters(
   layout: RankLayout,
   training: boolean,
 ): { parameters: Parameter[]; options: BankOptions } {
-  const { parts, data, zero, offload, bucketElements } = layout;
+  const { parts, data, zero, offload, bucketElements, machines = 1 } = layout;
   const parameters = [...new Map(parts.flatMap((part) => partParameters(configuration, part)).map((p) => [p.name, p]))
     .values()];
   const { tensor, sequenceParallel } = parts[0];
@@ -30,6 +30,7 @@ export function rankParameters(
       training,
       bucketElements,
       data,
+      machines,
       zero,
       offload,
       tensor,

@@ -78,13 +78,14 @@ export function scheduleOf(
   return { actions, ...assignSlots(actions) };
 }
 
-/** What rank `rank` does and holds. */
+/** What rank `rank` does and holds, on one of `machines` alike. */
 export function layoutOf(
   configuration: ModelConfiguration,
   mesh: Mesh,
   rank: number,
   settings: CompleteSettings,
   copy: Copy,
+  machines = 1,
 ): RankLayout {
   const { sequenceParallel, zero, recompute, cpuOffload, bucketMb, pipelineSchedule } = settings;
   const offload = cpuOffload === "optimizer";
@@ -101,10 +102,11 @@ export function layoutOf(
     zero: mesh.data > 1 ? Number(zero) as RankLayout["zero"] : 0,
     recompute,
     offload,
-    bucketElements: mesh.data > 1 || offload ? Math.max(64, Math.round(bucketMb * 1e6 / 4)) : Infinity,
+    bucketElements: mesh.data * machines > 1 || offload ? Math.max(64, Math.round(bucketMb * 1e6 / 4)) : Infinity,
     slots: mesh.pipeline > 1 ? scheduleOf(mesh, rank, settings, copy).count : 1,
     splitWeights: mesh.pipeline > 1 && pipelineSchedule === "zero-bubble",
     world: worldSize(mesh),
+    machines,
   };
 }
 

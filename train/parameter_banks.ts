@@ -62,6 +62,8 @@ export interface BankOptions {
   readonly bucketElements: number;
   /** This rank among those that share a batch. */
   readonly data: Shard;
+  /** Machines whose ranks share the batch too. */
+  readonly machines: number;
   readonly zero: RankLayout["zero"];
   /** The optimizer's moments are in host memory: on the device only while a bank is updated. */
   readonly offload: boolean;
@@ -253,7 +255,7 @@ export function reduceGradients(graph: Graph, bank: ParameterBank, options: Bank
   const { gradients, optimizer } = bank;
   if (!gradients || !optimizer) return;
   reduceInside(graph, bank, gradients, options, { last: true });
-  if (options.data.size === 1) return;
+  if (options.data.size === 1 && options.machines === 1) return;
   const attributes = { group: "data", last: true, deferred: true } as const;
   if (options.zero === 0) {
     graph.add(collective, [gradients], { kind: "allReduce", ...attributes }, {

@@ -29,6 +29,8 @@ export interface RankLayout {
   readonly splitWeights: boolean;
   /** Number of ranks. */
   readonly world: number;
+  /** Machines whose ranks share the batch; their gradients are summed too. One if left out. */
+  readonly machines?: number;
 }
 
 /** What a data-parallel copy of the model takes of a batch. */
