@@ -184,7 +184,9 @@ export function parseLink(text: string): LinkModel {
   const [rate, latency, thread, ...rest] = text.split(",").map((part) => part.trim());
   const wrong = (what: string): never => {
     throw new UserError(
-      `--link is ${JSON.stringify(text)}, ${what}: write a line's rate and its latency, like 25Gbit,30us or 1.2GB/s,1ms`,
+      `--link is ${
+        JSON.stringify(text)
+      }, ${what}: write a line's rate and its latency, like 25Gbit,30us or 1.2GB/s,1ms`,
     );
   };
   const read = (part: string, units: Readonly<Record<string, number>>, what: string): number => {
