@@ -56,11 +56,15 @@ function scaling(predictions: readonly NodesPrediction[]): string[] {
     formatCount(one.batchSize),
     nameMesh(one.planned.mesh),
     `${one.planned.microBatches} x ${one.planned.microBatchSize}`,
+    one.machines === 1 ? "-" : one.algorithm,
     ...times(one),
     one.sequencesPerSecond >= 100 ? formatCount(Math.round(one.sequencesPerSecond)) : one.sequencesPerSecond.toFixed(2),
     `${(100 * one.efficiency).toFixed(0)}%`,
   ]);
-  return columns([["machines", "batch", "layout", "micro", ...head, "sequences/s", "efficiency"], ...rows]);
+  return columns([
+    ["machines", "batch", "layout", "micro", "algorithm", ...head, "sequences/s", "efficiency"],
+    ...rows,
+  ]);
 }
 
 /** Lines on the machines, for the head of the text. */

@@ -105,7 +105,17 @@ function predict(
   };
 }
 
-const fastest = (all: readonly NodesPrediction[]) => all.reduce((a, b) => b.seconds < a.seconds ? b : a);
+/** Every way of an all-reduce. */
+const ways = ["auto", ...algorithms] as const;
+
+/** The fastest of these meshes and ways; of equally fast ones the first. */
+function fastest(
+  meshes: readonly PlannedMesh[],
+  predictOne: (mesh: PlannedMesh, way: typeof ways[number]) => NodesPrediction,
+) {
+  return meshes.flatMap((mesh) => ways.map((way) => predictOne(mesh, way)))
+    .reduce((a, b) => b.seconds < a.seconds ? b : a);
+}
 
 /**
  * Plans for `nodes` machines like that of the request, whose batch is that of all of them. `UserError` if it cannot be
@@ -137,12 +147,10 @@ export function planNodes(request: PlanRequest, options: NodesOptions): NodesPla
   const meshes = (machines: number) => machines === 1 ? [single] : survey.planned;
   const weak = counts(nodes).map((machines) => {
     const batch = Math.round(batchSize * machines / nodes);
-    return fastest(meshes(machines).map((one) => predict(one, batch, machines, options, "auto", alone)));
+    return fastest(meshes(machines), (mesh, way) => predict(mesh, batch, machines, options, way, alone));
   });
   for (const planned of meshes(nodes)) {
-    for (const algorithm of ["auto", ...algorithms] as const) {
-      combinations.push(predict(planned, batchSize, nodes, options, algorithm, alone));
-    }
+    for (const way of ways) combinations.push(predict(planned, batchSize, nodes, options, way, alone));
   }
   combinations.sort((a, b) => a.seconds - b.seconds);
   const best = combinations[0];
@@ -165,7 +173,7 @@ function planStrong(
     const first = found[0];
     // Where one machine cannot hold the batch, the first number that can is what others are compared with.
     const alone = first ? first.sequencesPerSecond / first.machines : undefined;
-    const one = predict(planned, batchSize, machines, options, "auto", alone ?? 1);
+    const one = fastest([planned], (mesh, way) => predict(mesh, batchSize, machines, options, way, alone ?? 1));
     found.push(alone === undefined ? { ...one, efficiency: 1 } : one);
   }
   return found;
