@@ -48,7 +48,7 @@ export { type DescribedGpus, type PlanOptions, planTraining, type TrainingPlan }
 export type { Pick, PlannedMesh, RefusedMesh, Survey } from "./train/planner.ts";
 export type { NodesOptions, NodesPlan, NodesPrediction } from "./train/plan_nodes.ts";
 export type { BucketSum, Lane, Phase } from "./train/exchange.ts";
-export type { Algorithm, Compression, LaneSum, LinkModel } from "./parallel/link_model.ts";
+export type { GradientCompression, LaneSum, LinkModel, PlannedAlgorithm } from "./parallel/link_model.ts";
 export { parseLink } from "./parallel/link_model.ts";
 export type { Hardware } from "./train/hardware.ts";
 export { type LayoutCheck, type Verification, verifyLayouts, type VerifyOptions } from "./train/verify.ts";

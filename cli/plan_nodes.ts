@@ -2,7 +2,7 @@
 
 import { UserError } from "../errors.ts";
 import { formatBytes } from "../graph/plan.ts";
-import { compressions, type LinkModel, parseLink } from "../parallel/link_model.ts";
+import { type GradientCompression, type LinkModel, parseLink, wireShare } from "../parallel/link_model.ts";
 import { nameMesh } from "../parallel/mesh.ts";
 import type { NodesOptions, NodesPlan, NodesPrediction } from "../train/plan_nodes.ts";
 import { formatSeconds } from "../train/planner.ts";
@@ -22,6 +22,7 @@ export function readNodes(options: Options): NodesOptions | undefined {
     if (given === undefined) return undefined;
     throw new UserError(`${given} is of what goes between machines: say with --nodes how many there are`);
   }
+  const compressions = Object.keys(wireShare) as GradientCompression[];
   const compression = compressions.find((name) => name === gradCompression);
   if (compression === undefined) {
     throw new UserError(`--grad-compression is ${gradCompression}, but must be one of ${compressions.join(", ")}`);

@@ -39,19 +39,26 @@ export const idealLink: LinkModel = {
 };
 
 /** How gradients are written on the way. */
-export const compressions = ["none", "f16", "bf16", "int8"] as const;
-/** One of them. */
-export type Compression = typeof compressions[number];
+export type GradientCompression = "none" | "f16" | "bf16" | "int8";
 
-/** Bytes on the way for each byte of f32; int8 has a scale for each 256 numbers. */
-export const wireShare: Readonly<Record<Compression, number>> = { none: 1, f16: 0.5, bf16: 0.5, int8: 0.25 + 1 / 256 };
-/** f32 that a network thread writes in fewer bytes and reads again, in bytes per second (assumed). */
-const codingBytesPerSecond = 1e9;
+/** Bytes on the way for each byte of f32; f16 and int8 have a scale for each 256 numbers. */
+export const wireShare: Readonly<Record<GradientCompression, number>> = {
+  none: 1,
+  f16: 516 / 1024,
+  bf16: 512 / 1024,
+  int8: 260 / 1024,
+};
+/** f32 that a network thread writes in fewer bytes and reads again, in bytes per second (some 2 to 3e9 measured). */
+const codingBytesPerSecond = 2.5e9;
+/** Elements of all chunks that a message of a direct exchange holds, and messages by which sums follow. */
+const exchanged = { length: 128 * 1024, lag: 5 };
 
-/** Ways of an all-reduce. */
-export const algorithms = ["ring", "doubling"] as const;
-/** One of them. */
-export type Algorithm = typeof algorithms[number];
+/** Ways of an all-reduce: around a ring, by recursive doubling, by halving and doubling, by direct exchange. */
+export type PlannedAlgorithm = "ring" | "doubling" | "halving" | "exchange";
+
+/** The ways that there are: what is compressed goes straight to whom it is for, since each hop would round anew. */
+export const algorithmsFor = (compression: GradientCompression): readonly PlannedAlgorithm[] =>
+  compression === "none" ? ["ring", "doubling", "halving"] : ["exchange"];
 
 /** What an all-reduce costs each machine. */
 export interface CollectiveCost {
@@ -63,13 +70,25 @@ export interface CollectiveCost {
   readonly sentBytes: number;
 }
 
-type Costs = (n: number, bytes: number, step: number, perByte: number) => { seconds: number; sent: number };
+/** Seconds of a message, of a byte of payload, and of a message's software alone. */
+interface Prices {
+  readonly step: number;
+  readonly perByte: number;
+  readonly software: number;
+}
+type Costs = (n: number, bytes: number, prices: Prices) => { seconds: number; sent: number };
 
-/** Seconds among n members, a `step` for each message and `perByte` of payload; `sent` in bytes of payload. */
-const costs: Readonly<Record<Algorithm, Costs>> = {
+/** Rounds among a power of two of the members, and 1 if others give theirs first and get the sum last. */
+function roundsOf(n: number): { rounds: number; folded: number } {
+  const rounds = Math.floor(Math.log2(n));
+  return { rounds, folded: n > 2 ** rounds ? 1 : 0 };
+}
+
+/** Seconds among n members, and bytes of f32 that the busiest sends. */
+const costs: Readonly<Record<PlannedAlgorithm, Costs>> = {
   // In each of 2 (n - 1) steps a chunk moves on. A slice goes on when it has come, so steps follow each other at the
   // pace of the link, or of a slice's way if that is longer.
-  ring(n, bytes, step, perByte) {
+  ring(n, bytes, { step, perByte }) {
     const chunk = bytes / n * perByte;
     const slice = Math.min(bytes / n, sliceBytes) * perByte;
     return {
@@ -77,25 +96,40 @@ const costs: Readonly<Record<Algorithm, Costs>> = {
       sent: 2 * (n - 1) / n * bytes,
     };
   },
-  // Slices one after another, each through all rounds; those beyond a power of two give theirs first and get the sum last.
-  doubling(n, bytes, step, perByte) {
-    const rounds = Math.floor(Math.log2(n));
-    const folded = n > 2 ** rounds ? 1 : 0;
+  // Slices one after another, each through all rounds.
+  doubling(n, bytes, { step, perByte }) {
+    const { rounds, folded } = roundsOf(n);
     const slices = Math.ceil(bytes / (4 * doublingLength));
     return {
       seconds: (rounds + 2 * folded) * (slices * step + bytes * perByte),
       sent: (rounds + folded) * bytes,
     };
   },
+  // Rabenseifner, "Optimization of collective reduction operations", 2004. On the way down partners greet each other first.
+  halving(n, bytes, { step, perByte }) {
+    const { rounds, folded } = roundsOf(n);
+    const halves = 2 * (1 - 2 ** -rounds) * bytes;
+    return {
+      seconds: (3 * rounds + 3 * folded) * step + (halves + 2 * folded * bytes) * perByte,
+      sent: halves + folded * bytes,
+    };
+  },
+  // There and back, messages to all others at once; each costs the thread some software.
+  exchange(n, bytes, { step, perByte, software }) {
+    const slices = Math.ceil(bytes / 4 / exchanged.length);
+    const messages = (n - 1) * (slices + Math.min(slices, exchanged.lag));
+    const sent = 2 * (n - 1) / n * bytes;
+    return { seconds: 2 * step + messages * software + sent * perByte, sent };
+  },
 };
 
 /** The cost of summing `bytes` of f32 over `machines`. */
 export function allReduceCost(
-  algorithm: Algorithm,
+  algorithm: PlannedAlgorithm,
   machines: number,
   bytes: number,
   link: LinkModel,
-  compression: Compression = "none",
+  compression: GradientCompression = "none",
 ): CollectiveCost {
   if (machines === 1) return { seconds: 0, latencySeconds: 0, sentBytes: 0 };
   const wire = wireShare[compression];
@@ -105,13 +139,16 @@ export function allReduceCost(
     wire / link.threadBytesPerSecond + coding,
   );
   const step = link.latencySeconds + link.stepSeconds;
-  const { seconds, sent } = costs[algorithm](machines, bytes, step, perByte);
-  return { seconds, latencySeconds: costs[algorithm](machines, bytes, step, 0).seconds, sentBytes: wire * sent };
+  const cost = (perByte: number) => costs[algorithm](machines, bytes, { step, perByte, software: link.stepSeconds });
+  const { seconds, sent } = cost(perByte);
+  return { seconds, latencySeconds: cost(0).seconds, sentBytes: wire * sent };
 }
 
-/** Sums under way on a lane: ready at `ready` seconds, `bytes` of f32. */
+/** A sum over machines on a lane. */
 export interface LaneSum {
+  /** When this machine's part is there, in seconds. */
   readonly ready: number;
+  /** Of f32. */
   readonly bytes: number;
 }
 

@@ -8,13 +8,13 @@
  */
 
 import {
-  type Algorithm,
-  algorithms,
+  algorithmsFor,
   allReduceCost,
   type CollectiveCost,
-  type Compression,
+  type GradientCompression,
   type LaneSum,
   type LinkModel,
+  type PlannedAlgorithm,
   playLanes,
 } from "../parallel/link_model.ts";
 
@@ -30,6 +30,7 @@ export interface BucketSum extends LaneSum {
 export interface Lane {
   /** Of the segment, where these sums are made, if no other machine had to be waited for. */
   readonly seconds: number;
+  /** In the order in which they are made. */
   readonly sums: readonly BucketSum[];
 }
 
@@ -48,9 +49,9 @@ export interface Machines {
   /** What joins them. */
   readonly link: LinkModel;
   /** How gradients are written on the way. */
-  readonly compression: Compression;
+  readonly compression: GradientCompression;
   /** How sums are made; `auto`: each by the faster. */
-  readonly algorithm: Algorithm | "auto";
+  readonly algorithm: PlannedAlgorithm | "auto";
 }
 
 /** What the sums between machines cost a step. */
@@ -92,7 +93,7 @@ export function exchangeOver(phases: readonly Phase[], { machines, link, compres
   const cost = (bytes: number): CollectiveCost => {
     let found = known.get(bytes);
     if (found === undefined) {
-      found = (algorithm === "auto" ? algorithms : [algorithm])
+      found = (algorithm === "auto" ? algorithmsFor(compression) : [algorithm])
         .map((one) => allReduceCost(one, machines, bytes, link, compression))
         .reduce((a, b) => b.seconds < a.seconds ? b : a);
       known.set(bytes, found);

@@ -6,7 +6,12 @@
 
 import { UserError } from "../errors.ts";
 import { nameMesh } from "../parallel/mesh.ts";
-import { type Algorithm, algorithms, type Compression, type LinkModel } from "../parallel/link_model.ts";
+import {
+  algorithmsFor,
+  type GradientCompression,
+  type LinkModel,
+  type PlannedAlgorithm,
+} from "../parallel/link_model.ts";
 import { exchangeOver } from "./exchange.ts";
 import {
   formatSeconds,
@@ -25,7 +30,7 @@ export interface NodesOptions {
   /** What joins them. */
   readonly link: LinkModel;
   /** How gradients are written on the way. */
-  readonly compression: Compression;
+  readonly compression: GradientCompression;
 }
 
 /** A step of some machines. */
@@ -37,7 +42,7 @@ export interface NodesPrediction {
   /** What is on each machine. */
   readonly planned: PlannedMesh;
   /** How sums between machines are made; `auto`: each bucket by the faster way. */
-  readonly algorithm: Algorithm | "auto";
+  readonly algorithm: PlannedAlgorithm | "auto";
   /** Of the step. */
   readonly seconds: number;
   /** While sums between machines are under way. */
@@ -105,17 +110,14 @@ function predict(
   };
 }
 
-/** Every way of an all-reduce. */
-const ways = ["auto", ...algorithms] as const;
-
-/** The fastest of these meshes and ways; of equally fast ones the first. */
-function fastest(
-  meshes: readonly PlannedMesh[],
-  predictOne: (mesh: PlannedMesh, way: typeof ways[number]) => NodesPrediction,
-) {
-  return meshes.flatMap((mesh) => ways.map((way) => predictOne(mesh, way)))
-    .reduce((a, b) => b.seconds < a.seconds ? b : a);
+/** Every way of an all-reduce; `auto` where there is more than one. */
+function waysOf({ compression }: NodesOptions): readonly NodesPrediction["algorithm"][] {
+  const algorithms = algorithmsFor(compression);
+  return algorithms.length > 1 ? ["auto", ...algorithms] : algorithms;
 }
+
+/** The fastest of predictions; of equally fast ones the first. */
+const fastest = (all: readonly NodesPrediction[]) => all.reduce((a, b) => b.seconds < a.seconds ? b : a);
 
 /**
  * Plans for `nodes` machines like that of the request, whose batch is that of all of them. `UserError` if it cannot be
@@ -141,13 +143,16 @@ export function planNodes(request: PlanRequest, options: NodesOptions): NodesPla
   const plan = { ...options, survey, combinations };
   if (survey.planned.length === 0) return { ...plan, weak: [], strong: [], pick: undefined };
 
+  const ways = waysOf(options);
   const own = Math.ceil(batchSize / nodes);
   const single = surveyMeshes(requestOf(own, 1)).planned[0] ?? survey.planned[0];
   const alone = own / single.seconds;
   const meshes = (machines: number) => machines === 1 ? [single] : survey.planned;
   const weak = counts(nodes).map((machines) => {
     const batch = Math.round(batchSize * machines / nodes);
-    return fastest(meshes(machines), (mesh, way) => predict(mesh, batch, machines, options, way, alone));
+    return fastest(
+      meshes(machines).flatMap((mesh) => ways.map((way) => predict(mesh, batch, machines, options, way, alone))),
+    );
   });
   for (const planned of meshes(nodes)) {
     for (const way of ways) combinations.push(predict(planned, batchSize, nodes, options, way, alone));
@@ -173,7 +178,9 @@ function planStrong(
     const first = found[0];
     // Where one machine cannot hold the batch, the first number that can is what others are compared with.
     const alone = first ? first.sequencesPerSecond / first.machines : undefined;
-    const one = fastest([planned], (mesh, way) => predict(mesh, batchSize, machines, options, way, alone ?? 1));
+    const one = fastest(
+      waysOf(options).map((way) => predict(planned, batchSize, machines, options, way, alone ?? 1)),
+    );
     found.push(alone === undefined ? { ...one, efficiency: 1 } : one);
   }
   return found;
