@@ -18,10 +18,15 @@ export interface Hosts {
 }
 
 /**
- * What a line may send at once after a pause. Little, since short all-reduces would go faster than the line; but at high
- * rates the timer's turns must not starve the line.
+ * Bytes that a line may send at once after a pause. Little, since short all-reduces would go faster than the line; but a
+ * packet as the kernel makes them, of 64 KiB, should not have to be taken apart.
  */
-const burst = "128kb";
+const burst = "70000";
+/**
+ * What Linux has by default. With BBR, which this may be set to, partners that take turns, as in recursive doubling, lose
+ * 20 to 30% at 100 Mbit/s among 8 hosts; a ring loses nothing.
+ */
+const congestionControl = "cubic";
 
 async function run(...command: string[]): Promise<void> {
   const { success, stderr } = await new Deno.Command(command[0], { args: command.slice(1) }).output();
@@ -56,6 +61,8 @@ export async function openHosts(count: number): Promise<Hosts> {
       await run("ip", "-n", bridge, "link", "set", `p${i}`, "master", "br0", "up");
       await run("ip", "-n", host, "addr", "add", `${address(i)}/24`, "dev", "eth0");
       for (const device of ["eth0", "lo"]) await run("ip", "-n", host, "link", "set", device, "up");
+      const route = ["10.78.0.0/24", "dev", "eth0", "src", address(i), "congctl", congestionControl];
+      await run("ip", "-n", host, "route", "replace", ...route);
     }
   } catch (error) {
     await close();

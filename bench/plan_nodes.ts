@@ -3,18 +3,18 @@
  * shaped: network namespaces with `tc tbf`, so for root on Linux. Ends with 1 if one is off by more than 15%.
  *
  * `--what sums` (default): all-reduces by ring and doubling, from the line's rate and the latency that `muster comm-bench`
- * finds. `--what steps`: whole steps of `muster train`. All hosts share the cores of this machine, so that predictions from a
+ * finds. `--what lanes`: buckets of two groups of ranks that share a link, while others are still to come. `--what steps`: whole steps of `muster train`. All hosts share the cores of this machine, so that predictions from a
  * device's rates would be of other hosts: work without the links is taken from a run of the same hosts whose links are
  * not shaped, and the plan's times are stretched to it. What is checked is when buckets are ready, how long their sums
  * take, and how much of that shows.
  *
- * `--nodes 2,4,8`, `--rate 100mbit`, `--rounds 3`, `--ring BYTES,…`, `--doubling BYTES,…`, `--train "--width 256 …"` change what is
- * run. The rate must be one at which the cores of this machine are not the limit. Doubling is for buffers of up to 512 KiB:
- * with larger ones 8 hosts drift apart between slices, and took 20 to 30% longer than predicted.
+ * `--nodes 2,4,8`, `--rate 100mbit`, `--rounds 5`, `--ring BYTES,…`, `--doubling BYTES,…`, `--train "--width 256 …"` change what is
+ * run. The rate must be one at which the cores of this machine are not the limit.
  */
 
 import { parseArgs } from "node:util";
-import { allReduceCost, type LinkModel, parseLink } from "../parallel/link_model.ts";
+import { allReduceCost, type LaneSum, type LinkModel, parseLink, playLanes } from "../parallel/link_model.ts";
+import { UserError } from "../errors.ts";
 import { exchangeOver, type Phase } from "../train/exchange.ts";
 import { planTraining } from "../train/plan_training.ts";
 import { parseSettings } from "../train/settings.ts";
@@ -31,6 +31,8 @@ interface Row {
   readonly range: readonly [number, number];
 }
 
+type MeasuredAlgorithm = "ring" | "doubling";
+
 const tolerance = 0.15;
 const port = 29500;
 const { values } = parseArgs({
@@ -39,9 +41,9 @@ const { values } = parseArgs({
     what: { type: "string", default: "sums" },
     nodes: { type: "string", default: "2,4,8" },
     rate: { type: "string", default: "100mbit" },
-    rounds: { type: "string", default: "3" },
-    ring: { type: "string", default: [2 ** 18, 2 ** 20, 2 ** 22, 2 ** 24].join() },
-    doubling: { type: "string", default: [2 ** 16, 2 ** 18, 2 ** 19].join() },
+    rounds: { type: "string", default: "5" },
+    ring: { type: "string", default: [2 ** 19, 2 ** 20, 2 ** 22, 2 ** 24].join() },
+    doubling: { type: "string", default: [2 ** 18, 2 ** 19, 2 ** 20, 2 ** 22].join() },
     train: {
       type: "string",
       default: "--layers 4 --width 128 --sequence-length 128 --dp 1 --pp 1 --tp 1 --bucket-mb 1 --steps 14",
@@ -79,20 +81,51 @@ async function linkOf(hosts: Hosts): Promise<LinkModel> {
   return parseLink(`${values.rate},${microseconds}us`);
 }
 
-async function benchSums(hosts: Hosts, count: number, link: LinkModel, algorithm: "ring" | "doubling"): Promise<Row[]> {
-  const plan = values[algorithm].split(",").map((bytes) => `${bytes}:${rounds}`).join();
-  const place = [String(count), `${hosts.address(0)}:${port}`, algorithm, plan];
-  const output = await onHosts(hosts, count, "plan_nodes_member.ts", (i) => [String(i), ...place]);
-  return output.trim().split("\n").map((line) => {
-    const { bytes, seconds }: { bytes: number; seconds: number[] } = JSON.parse(line);
-    return {
-      hosts: count,
-      what: `${algorithm}, ${bytes / 1024} KiB`,
-      predicted: 1e3 * allReduceCost(algorithm, count, bytes, link).seconds,
-      measured: 1e3 * median(seconds),
-      range: [1e3 * Math.min(...seconds), 1e3 * Math.max(...seconds)],
-    };
-  });
+/** Times at which the buckets of lanes have come: for each round, those of one lane behind those of another. */
+async function timeLanes(hosts: Hosts, count: number, algorithm: MeasuredAlgorithm, lanes: LaneSum[][]) {
+  const plan = [count, hosts.address(0), port, algorithm, rounds, JSON.stringify(lanes)].map(String);
+  const output = await onHosts(hosts, count, "plan_nodes_member.ts", (i) => [String(i), ...plan]);
+  return output.trim().split("\n").map((line): number[] => JSON.parse(line));
+}
+
+function rowOf(hosts: number, what: string, predicted: number, seconds: readonly number[]): Row {
+  const range = [1e3 * Math.min(...seconds), 1e3 * Math.max(...seconds)] as const;
+  return { hosts, what, predicted: 1e3 * predicted, measured: 1e3 * median(seconds), range };
+}
+
+/** Single all-reduces. */
+async function benchSums(hosts: Hosts, count: number, link: LinkModel): Promise<Row[]> {
+  const rows: Row[] = [];
+  for (const algorithm of ["ring", "doubling"] as const) {
+    for (const bytes of values[algorithm].split(",").map(Number)) {
+      const times = await timeLanes(hosts, count, algorithm, [[{ ready: 0, bytes }]]);
+      const { seconds } = allReduceCost(algorithm, count, bytes, link);
+      rows.push(rowOf(count, `${algorithm}, ${bytes / 1024} KiB`, seconds, times.flat()));
+    }
+  }
+  return rows;
+}
+
+/**
+ * Buckets of two groups of ranks that become ready in the course of a backward pass, here of a timer: the first few hide
+ * behind it, the others queue up.
+ */
+async function benchLanes(hosts: Hosts, count: number, link: LinkModel): Promise<Row[]> {
+  const bytes = 2 ** 20;
+  /** What a bucket takes alone. */
+  const { seconds } = allReduceCost("ring", count, bytes, link);
+  const bucket = (turn: number, size = 1): LaneSum => ({ ready: turn * seconds, bytes: size * bytes });
+  const lanes = [[bucket(0), bucket(1), bucket(4), bucket(4.5, 2)], [bucket(0.5, 2), bucket(4), bucket(5), bucket(5)]];
+  const { ends } = playLanes(lanes, (bytes) => allReduceCost("ring", count, bytes, link));
+  const times = await timeLanes(hosts, count, "ring", lanes);
+  return ends.flat().map((end, i) =>
+    rowOf(
+      count,
+      `bucket ${i % lanes[0].length + 1} of lane ${Math.floor(i / lanes[0].length) + 1} has come`,
+      end,
+      times.map((round) => round[i]),
+    )
+  );
 }
 
 /** Times of a run's steps from the fifth on, in ms. */
@@ -165,10 +198,9 @@ try {
   await hosts.shape(values.rate);
   link = await linkOf(hosts);
   for (const count of counts) {
-    if (values.what === "steps") rows.push(...await benchSteps(hosts, count, link));
-    else {for (const algorithm of ["ring", "doubling"] as const) {
-        rows.push(...await benchSums(hosts, count, link, algorithm));
-      }}
+    const bench = { sums: benchSums, lanes: benchLanes, steps: benchSteps }[values.what];
+    if (bench === undefined) throw new UserError(`--what ${values.what} must be sums, lanes or steps`);
+    rows.push(...await bench(hosts, count, link));
   }
 } finally {
   await hosts.close();

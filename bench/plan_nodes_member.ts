@@ -1,50 +1,76 @@
 /**
- * A member of the all-reduces that `bench/plan_nodes.ts` times:
- * `plan_nodes_member.ts RANK SIZE RENDEZVOUS ALGORITHM BYTES:ROUNDS,…`. The secret is in `MUSTER_SECRET`.
+ * A member of the all-reduces that `bench/plan_nodes.ts` times: `plan_nodes_member.ts RANK SIZE ADDRESS PORT ALGORITHM ROUNDS
+ * LANES`. A round begins at once on all members; each lane sums its buckets one after another, each when it is ready.
+ * Member 0 prints the times in seconds at which each bucket had come on the last of the members, for each round. The secret is in
+ * `MUSTER_SECRET`.
  */
 
 import { ProcessGroup } from "../mod.ts";
 import { meet } from "../network/rendezvous.ts";
 import { readSecret } from "../network/secret.ts";
+import type { LaneSum } from "../parallel/link_model.ts";
 import type { CollectiveAlgorithm } from "../parallel/process_group.ts";
 
-const [rankText, sizeText, rendezvous, algorithm, plan] = Deno.args;
-const sizes = plan.split(",").map((part) => part.split(":").map(Number));
-const scratch = Math.ceil(ProcessGroup.scratchBytes / 65536) * 65536;
-const pages = Math.ceil((scratch + Math.max(...sizes.map(([bytes]) => bytes))) / 65536);
-const memory = new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true });
-const meeting = await meet({
-  size: Number(sizeText),
-  rank: Number(rankText),
-  rendezvous,
-  secret: readSecret(undefined),
-  group: "plan-nodes",
-  description: { plan },
-  timeoutSeconds: 60,
-});
-const { rank, size } = meeting;
-const group = new ProcessGroup({
-  ...meeting,
-  timeoutSeconds: 60,
-  algorithm: algorithm as CollectiveAlgorithm,
-  memory: { memory, scratchOffset: 0 },
-});
+const [rankText, sizeText, address, port, algorithm, roundsText, plan] = Deno.args;
+const lanes: LaneSum[][] = JSON.parse(plan);
+const [rank, size] = [Number(rankText), Number(sizeText)];
 
-for (const [bytes, rounds] of sizes) {
-  const data = new Float32Array(memory.buffer, scratch, bytes / 4);
-  const seconds: number[] = [];
-  for (let round = -1; round < rounds; round++) {
-    data.fill(rank + 1);
-    await group.barrier();
-    const start = performance.now();
-    await group.allReduce(data);
-    const slowest = new Float32Array(size);
-    slowest[rank] = (performance.now() - start) / 1e3;
-    if (data[data.length >> 1] !== size * (size + 1) / 2) throw new Error(`Wrong sum of ${bytes} bytes`);
-    await group.allReduce(slowest);
-    if (round >= 0) seconds.push(Math.max(...slowest));
-  }
-  if (rank === 0) console.log(JSON.stringify({ bytes, seconds }));
+/** A group of all members, with links of its own, that sums up to so many bytes. */
+async function open(lane: number, most: number): Promise<{ group: ProcessGroup; data: Float32Array<ArrayBufferLike> }> {
+  const { links } = await meet({
+    size,
+    rank,
+    rendezvous: `${address}:${Number(port) + lane}`,
+    secret: readSecret(undefined),
+    group: `plan-nodes ${lane}`,
+    description: { plan },
+    timeoutSeconds: 60,
+  });
+  const scratch = Math.ceil(ProcessGroup.scratchBytes / 65536) * 65536;
+  const pages = Math.ceil((scratch + most) / 65536);
+  const memory = new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true });
+  const group = new ProcessGroup({
+    rank,
+    size,
+    links,
+    timeoutSeconds: 60,
+    algorithm: algorithm as CollectiveAlgorithm,
+    memory: { memory, scratchOffset: 0 },
+  });
+  return { group, data: new Float32Array(memory.buffer, scratch, most / 4) };
 }
-await group.barrier();
-group.close();
+
+const opened: Awaited<ReturnType<typeof open>>[] = [];
+// One after another, as all members do it.
+for (const [lane, sums] of lanes.entries()) {
+  opened.push(await open(lane, Math.max(...sums.map(({ bytes }) => bytes))));
+}
+const [{ group: first }] = opened;
+const count = lanes.flat().length;
+
+for (let round = -1; round < Number(roundsText); round++) {
+  await first.barrier();
+  const start = performance.now();
+  const ends = await Promise.all(opened.map(async ({ group, data }, lane) => {
+    const times: number[] = [];
+    for (const { ready, bytes } of lanes[lane]) {
+      const wait = 1e3 * ready - (performance.now() - start);
+      if (wait > 0) await new Promise((resolve) => setTimeout(resolve, wait));
+      const bucket = data.subarray(0, bytes / 4).fill(rank + 1);
+      await group.allReduce(bucket);
+      times.push((performance.now() - start) / 1e3);
+      if (bucket[bucket.length >> 1] !== size * (size + 1) / 2) throw new Error(`Wrong sum of ${bytes} bytes`);
+    }
+    return times;
+  }));
+  const all = new Float32Array(size * count);
+  all.set(ends.flat(), rank * count);
+  await first.allReduce(all);
+  const last = Array.from(
+    { length: count },
+    (_, i) => Math.max(...Array.from({ length: size }, (_, member) => all[member * count + i])),
+  );
+  if (rank === 0 && round >= 0) console.log(JSON.stringify(last));
+}
+await first.barrier();
+for (const { group } of opened) group.close();
