@@ -64,7 +64,7 @@ export const algorithmsFor = (compression: GradientCompression): readonly Planne
 export interface CollectiveCost {
   /** Until all have the sum, alone on its links. */
   readonly seconds: number;
-  /** Of these, what remains on links of any bandwidth. */
+  /** Of these, while messages are on their way: neither line nor thread is busy. */
   readonly latencySeconds: number;
   /** Bytes that the machine that sends most sends; as many come in. */
   readonly sentBytes: number;
@@ -138,10 +138,10 @@ export function allReduceCost(
     wire / (payloadShare * link.bytesPerSecond),
     wire / link.threadBytesPerSecond + coding,
   );
-  const step = link.latencySeconds + link.stepSeconds;
-  const cost = (perByte: number) => costs[algorithm](machines, bytes, { step, perByte, software: link.stepSeconds });
-  const { seconds, sent } = cost(perByte);
-  return { seconds, latencySeconds: cost(0).seconds, sentBytes: wire * sent };
+  const cost = (perByte: number, software: number) =>
+    costs[algorithm](machines, bytes, { step: link.latencySeconds + software, perByte, software });
+  const { seconds, sent } = cost(perByte, link.stepSeconds);
+  return { seconds, latencySeconds: cost(0, 0).seconds, sentBytes: wire * sent };
 }
 
 /** A sum over machines on a lane. */
@@ -153,8 +153,8 @@ export interface LaneSum {
 }
 
 /**
- * When each sum of each lane has come. A lane carries out one after another; lanes share the bandwidth of the link equally
- * while they use it, and wait for messages beside each other.
+ * When each sum of each lane has come. A lane carries out one after another; lanes share link and thread equally while
+ * they use them, and wait for messages beside each other.
  */
 export function playLanes(
   lanes: readonly (readonly LaneSum[])[],

@@ -63,7 +63,7 @@ export interface NodesPrediction {
 export interface NodesPlan extends NodesOptions {
   /** The batch grows with the machines: each has the share that it has with all of them. */
   readonly weak: readonly NodesPrediction[];
-  /** The batch stays; the mesh is that of all machines. Without numbers of machines for which it is too large or small. */
+  /** The batch stays, and the meshes are the best of `weak`. Without numbers of machines that cannot take it. */
   readonly strong: readonly NodesPrediction[];
   /** All machines: every mesh with every algorithm, the fastest first. */
   readonly combinations: readonly NodesPrediction[];
@@ -158,13 +158,13 @@ export function planNodes(request: PlanRequest, options: NodesOptions): NodesPla
     for (const way of ways) combinations.push(predict(planned, batchSize, nodes, options, way, alone));
   }
   combinations.sort((a, b) => a.seconds - b.seconds);
-  const best = combinations[0];
+  const best = [...new Map(weak.map(({ planned }) => [nameMesh(planned.mesh), planned])).values()];
   return { ...plan, weak, strong: planStrong(best, request, requestOf, options), pick: pickOf(combinations) };
 }
 
-/** The same batch on fewer machines, with the mesh of all of them and micro-batches no larger. */
+/** The same batch on fewer machines, with the meshes that are best for some of these numbers and micro-batches no larger. */
 function planStrong(
-  { planned: { mesh, settings: changed, microBatchSize } }: NodesPrediction,
+  best: readonly PlannedMesh[],
   { settings: { batchSize, microBatches } }: PlanRequest,
   requestOf: (batch: number, machines: number) => PlanRequest,
   options: NodesOptions,
@@ -172,14 +172,19 @@ function planStrong(
   const found: NodesPrediction[] = [];
   for (const machines of counts(options.nodes)) {
     const request = requestOf(batchSize, machines);
-    const size = microBatches === undefined ? { microBatchSize } : {};
-    const planned = planMesh({ ...request, settings: { ...request.settings, ...changed, ...size } }, mesh);
-    if (!("seconds" in planned)) continue;
-    const first = found[0];
+    const meshes = best.flatMap(({ mesh, settings: changed, microBatchSize }) => {
+      const size = microBatches === undefined ? { microBatchSize } : {};
+      const planned = planMesh({ ...request, settings: { ...request.settings, ...changed, ...size } }, mesh);
+      return "seconds" in planned ? [planned] : [];
+    });
+    if (meshes.length === 0) continue;
     // Where one machine cannot hold the batch, the first number that can is what others are compared with.
+    const [first] = found;
     const alone = first ? first.sequencesPerSecond / first.machines : undefined;
     const one = fastest(
-      waysOf(options).map((way) => predict(planned, batchSize, machines, options, way, alone ?? 1)),
+      meshes.flatMap((mesh) =>
+        waysOf(options).map((way) => predict(mesh, batchSize, machines, options, way, alone ?? 1))
+      ),
     );
     found.push(alone === undefined ? { ...one, efficiency: 1 } : one);
   }
