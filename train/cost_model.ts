@@ -81,8 +81,8 @@ function segmentSeconds(stretches: readonly Stretch[] | undefined, groups: Group
     else each += now;
     waiting = later;
     if (!sumsGradients(collective)) continue;
-    const { last = false } = collective.attributes;
-    sums.push({ ready: each + once, bytes: bytesOf(collective.inputs[0]), uploadSeconds: later, last });
+    const { last = false, deferred = false } = collective.attributes;
+    sums.push({ ready: each + once, bytes: bytesOf(collective.inputs[0]), uploadSeconds: later, last, deferred });
   }
   return { each, once: once + waiting, sums };
 }

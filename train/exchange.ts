@@ -24,6 +24,8 @@ export interface BucketSum extends LaneSum {
   readonly uploadSeconds: number;
   /** Summed once a step, behind the last micro-batch; else in each. */
   readonly last: boolean;
+  /** The ranks go on while it is made; else they wait. */
+  readonly deferred: boolean;
 }
 
 /** Sums of a group of ranks in a segment. */
@@ -103,10 +105,15 @@ export function exchangeOver(phases: readonly Phase[], { machines, link, compres
   const numbers = allReduceCost("doubling", machines, numbersBytes, link);
   let [seconds, exposedSeconds, sentBytes] = [numbers.seconds, numbers.seconds, numbers.sentBytes];
   for (const { times, lanes } of phases) {
-    const { ends, busy } = playLanes(lanes.map(({ sums }) => sums), cost);
-    const atOnce = lanes.map(({ sums }) => sums.map(({ ready }) => ready));
-    seconds += times * busy;
-    exposedSeconds += times * Math.max(0, endOf(lanes, ends) - endOf(lanes, atOnce));
+    const only = (deferred: boolean) =>
+      lanes.map((lane) => ({ ...lane, sums: lane.sums.filter((sum) => sum.deferred === deferred) }));
+    const beside = only(true);
+    const { ends, busy } = playLanes(beside.map(({ sums }) => sums), cost);
+    const atOnce = beside.map(({ sums }) => sums.map(({ ready }) => ready));
+    // What ranks wait for shows from its beginning to its end.
+    const waits = playLanes(only(false).map(({ sums }) => sums.map((sum) => ({ ...sum, ready: 0 }))), cost).busy;
+    seconds += times * (busy + waits);
+    exposedSeconds += times * (waits + Math.max(0, endOf(beside, ends) - endOf(beside, atOnce)));
     for (const { bytes } of lanes.flatMap(({ sums }) => sums)) sentBytes += times * cost(bytes).sentBytes;
   }
   return { seconds, exposedSeconds, sentBytes };
