@@ -51,9 +51,23 @@ const unplanned: readonly SettingName[] = [
   "stallTimeout",
   "restarts",
   "trace",
+  "rendezvous",
+  "nodeRank",
+  "listen",
+  "secretFile",
+  "tlsCert",
+  "tlsKey",
+  "tlsCa",
+  "minNodes",
+  "peerTimeout",
+  "rendezvousTimeout",
+  "commitSteps",
   "quiet",
   "verbose",
 ];
+
+/** Options that `plan` has of its own, whether or not a run has settings of the same name. */
+const ofMachines: readonly string[] = ["nodes", "link", "gradCompression"];
 
 /** Settings of a run that only checks layouts; its model is small unless they say otherwise. */
 const verified: readonly SettingName[] = [
@@ -152,15 +166,23 @@ function build(run: (action: () => Promise<number>) => void): Command {
   const plan = command(program, "plan", "compare the layouts of several GPUs in bytes and time, and pick one", [
     "muster plan --model gpt2-355m --tokenizer gpt2 --batch-size 16",
     "muster plan --model gpt2-1558m --tokenizer gpt2 --batch-size 32 --ranks 8 --memory 24GiB --tflops 20",
+    "muster plan --nodes 1000 --link 25Gbit,30us --ranks 8 --model gpt2-355m --tokenizer gpt2 --batch-size 32000",
     "muster plan --pipeline-schedule 1f1b --pp 4 --micro-batches 8 --draw",
   ])
     .option("--config <file>", "settings from a TOML or JSON file; flags go before them")
     .option("--ranks <n>", "plan for so many GPUs that are not here, instead of --devices")
     .option("--memory <size>", "with --ranks: memory of each GPU, like 24GiB (default: no limit)")
     .option("--tflops <n>", "with --ranks: float32 rate of each GPU as its maker states it, in TFLOP/s (default: 10)")
+    .option("--nodes <n>", "plan for so many machines, each with these GPUs; --batch-size is of all together")
+    .option(
+      "--link <rate,latency>",
+      "with --nodes: line of each machine and one way of a message, software included, like 25Gbit,30us; a third part is " +
+        "what its network thread moves, the bus bandwidth that comm-bench finds on fast links (default: 10Gbit,50us,4.8Gbit)",
+    )
+    .option("--grad-compression <none|f16|bf16|int8>", "with --nodes: gradients between machines (default: none)")
     .option("--vocab-size <n>", "token ids (default: those of the prepared --data, or of --tokenizer)")
     .option("--draw", "only draw the pipeline schedule's timeline: --pp stages (4), --micro-batches (twice as many)");
-  addSettings(plan, settingNames.filter((name) => !unplanned.includes(name)))
+  addSettings(plan, settingNames.filter((name) => !unplanned.includes(name) && !ofMachines.includes(name)))
     .action((options: Options) => run(async () => await (await import("./plan.ts")).planCommand(options)));
   const verify = command(program, "verify", "train a few steps on many layouts and compare each with one rank", [
     "muster verify",

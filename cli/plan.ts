@@ -10,7 +10,9 @@ import { planTraining, type TrainingPlan } from "../train/plan_training.ts";
 import { flagsOf, formatSeconds, type PlannedMesh } from "../train/planner.ts";
 import { formatCount } from "../train/progress.ts";
 import { type CompleteSettings, completeSettings, flagName } from "../train/settings.ts";
+import { columns } from "./columns.ts";
 import { print, printError, printJson } from "./output.ts";
+import { nodesHead, nodesJson, nodesTables, readNodes } from "./plan_nodes.ts";
 import { readSettings } from "./train.ts";
 import { bytesOption, optionalNumber, type Options } from "./values.ts";
 
@@ -32,14 +34,6 @@ function bytesOf({ bytes, totalBytes, communicationBytes }: PlannedMesh) {
 
 function describeChanges(settings: Partial<CompleteSettings>): string {
   return Object.entries(settings).map(([name, value]) => `${flagName(name)} ${value}`).join(" ");
-}
-
-/** Rows of text in columns, the first one flush left. */
-function columns(rows: readonly (readonly string[])[]): string[] {
-  const widths = rows[0].map((_, i) => Math.max(...rows.map((row) => row[i].length)));
-  return rows.map((row) =>
-    row.map((cell, i) => i === 0 ? cell.padEnd(widths[i]) : cell.padStart(widths[i])).join("  ").trimEnd()
-  );
 }
 
 const formatRate = (flops: number) =>
@@ -79,14 +73,16 @@ function table({ survey: { planned }, pick }: TrainingPlan): string[] {
 }
 
 function text(plan: TrainingPlan): string {
-  const { settings, configuration, sequenceLength, survey: { planned, refused }, pick } = plan;
+  const { settings, configuration, sequenceLength, survey: { planned, refused }, pick, nodes } = plan;
   const lines = [
     `model    ${settings.model ?? configuration.family}, ${formatCount(parameterCount(configuration))} parameters, ` +
     `vocabulary ${formatCount(configuration.vocabularySize)}`,
     `batch    ${settings.batchSize} sequences of ${formatCount(sequenceLength)} tokens a step`,
     ...describeHardware(plan),
+    ...(nodes ? nodesHead(nodes) : []),
   ];
-  if (planned.length > 0) {
+  if (nodes) lines.push(...nodesTables(nodes));
+  else if (planned.length > 0) {
     lines.push(
       "",
       "Bytes of the largest rank on its device; communication: its share of host memory through which ranks speak.",
@@ -99,11 +95,14 @@ function text(plan: TrainingPlan): string {
     lines.push("", "not possible");
     for (const { mesh, reason } of refused) lines.push(`   ${nameMesh(mesh).padEnd(width)}  ${reason}`);
   }
-  if (pick) lines.push("", `* ${nameMesh(pick.mesh)}: ${pick.why}`, `  train with ${flagsOf(pick).join(" ")}`);
+  if (pick) {
+    const flags = [...(nodes ? [`--nodes ${nodes.nodes}`] : []), ...flagsOf(pick)];
+    lines.push("", `* ${nameMesh(pick.mesh)}: ${pick.why}`, `  train with ${flags.join(" ")}`);
+  }
   return `${lines.join("\n")}\n`;
 }
 
-function json({ configuration, sequenceLength, settings, hardware, survey, pick }: TrainingPlan) {
+function json({ configuration, sequenceLength, settings, hardware, survey, pick, nodes }: TrainingPlan) {
   const extents = ({ data, pipeline, tensor }: PlannedMesh["mesh"]) => ({ dp: data, pp: pipeline, tp: tensor });
   return {
     model: { ...configuration, parameters: parameterCount(configuration), sequenceLength },
@@ -126,6 +125,7 @@ function json({ configuration, sequenceLength, settings, hardware, survey, pick 
     })),
     refused: survey.refused.map(({ mesh, reason }) => ({ ...extents(mesh), reason })),
     pick: pick ? { ...extents(pick.mesh), why: pick.why, flags: flagsOf(pick) } : null,
+    ...(nodes ? { machines: nodesJson(nodes) } : {}),
   };
 }
 
@@ -142,9 +142,10 @@ function draw(settings: CompleteSettings): void {
 }
 
 /** The command. */
-export async function planCommand({ ranks, memory, tflops, vocabSize, draw: drawn, ...options }: Options) {
-  const given = await readSettings(options);
-  const settings = completeSettings(given);
+export async function planCommand(given: Options) {
+  const { ranks, memory, tflops, vocabSize, draw: drawn, nodes, link, gradCompression, ...options } = given;
+  const asked = await readSettings(options);
+  const settings = completeSettings(asked);
   if (drawn === true) {
     draw(settings);
     return 0;
@@ -157,7 +158,9 @@ export async function planCommand({ ranks, memory, tflops, vocabSize, draw: draw
     throw new UserError("--memory and --tflops describe GPUs that are not here: say with --ranks how many");
   }
   const vocabularySize = optionalNumber({ vocabSize }, "vocabSize", { least: 1, whole: true });
-  const plan = await planTraining(given, {
+  const machines = readNodes({ nodes, link, gradCompression });
+  const plan = await planTraining(asked, {
+    ...(machines === undefined ? {} : { machines }),
     ...(vocabularySize === undefined ? {} : { vocabularySize }),
     ...(count === undefined ? {} : {
       gpus: {

@@ -15,7 +15,7 @@ import type { Member } from "./ring.ts";
  * Elements that are exchanged at a time: 256 KiB. On loopback among 4 members, 512 KiB are 10 to 30% slower from 4 MiB up,
  * 128 KiB 20 to 40% from 1 MiB up: what is exchanged should stay in a core's cache.
  */
-const sliceLength = 64 * 1024;
+export const sliceLength = 64 * 1024;
 
 /** Sums `data` over all members, in place. Without elements it is a barrier: none goes on before all have come. */
 export async function doubling(member: Member, data: Float32Array): Promise<void> {

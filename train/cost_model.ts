@@ -12,6 +12,7 @@ import type { Plan, PlannedDispatch, Stretch } from "../graph/plan.ts";
 import { elementCount, type Tensor } from "../graph/tensor.ts";
 import type { Action, StageCosts } from "../parallel/schedules.ts";
 import type { Hardware } from "./hardware.ts";
+import type { BucketSum, Lane } from "./exchange.ts";
 import { type RankLayout, segmentName } from "./rank_layout.ts";
 
 /** Ranks of each group, by the names that collectives use. */
@@ -55,11 +56,20 @@ function collectiveSeconds(op: Op<CollectiveAttributes>, groups: Groups, hardwar
   return op.attributes.deferred ? { now, later: rest } : { now: now + rest + meeting, later: 0 };
 }
 
-/** Seconds of a segment for each micro-batch, and those that its collectives take once a step. */
+/** True for what data-parallel ranks sum, on several machines over all of these. */
+function sumsGradients({ attributes: { kind, group } }: Op<CollectiveAttributes>): boolean {
+  return group === "data" && (kind === "allReduce" || kind === "reduceScatter");
+}
+
+/**
+ * Seconds of a segment for each micro-batch, those that its collectives take once a step, and the sums of gradients in it:
+ * with when this rank has brought its part.
+ */
 function segmentSeconds(stretches: readonly Stretch[] | undefined, groups: Groups, hardware: Hardware) {
   let each = 0;
   let once = 0;
   let waiting = 0;
+  const sums: BucketSum[] = [];
   for (const { dispatches, collective } of stretches ?? []) {
     const work = dispatches.reduce((sum, dispatch) => sum + dispatchSeconds(dispatch, hardware), 0);
     each += work;
@@ -70,8 +80,11 @@ function segmentSeconds(stretches: readonly Stretch[] | undefined, groups: Group
     if (collective.attributes.last) once += now;
     else each += now;
     waiting = later;
+    if (!sumsGradients(collective)) continue;
+    const { last = false, deferred = false } = collective.attributes;
+    sums.push({ ready: each + once, bytes: bytesOf(collective.inputs[0]), uploadSeconds: later, last, deferred });
   }
-  return { each, once: once + waiting };
+  return { each, once: once + waiting, sums };
 }
 
 /** Times of a rank's work, in seconds. */
@@ -80,6 +93,8 @@ export interface RankTimes {
   readonly action: (kind: Action["kind"], chunk: number) => number;
   /** Once a step: sums of gradients over ranks, the optimizer. */
   readonly once: number;
+  /** Sums of gradients, by the segments in which they are. */
+  readonly lanes: readonly Lane[];
 }
 
 /** Predicts a rank's times from its plan. A whole model's forward and backward count as `forward`. */
@@ -87,16 +102,25 @@ export function rankTimes(plan: Plan, layout: RankLayout, groups: Groups, hardwa
   const of = (name: string) => segmentSeconds(plan.segments.get(name), groups, hardware);
   const actions = new Map<string, number>();
   let once = 0;
-  for (const name of ["reduce", "update"]) once += of(name).each + of(name).once;
+  const lanes: Lane[] = [];
+  const add = ({ each, once, sums }: ReturnType<typeof of>) => {
+    if (sums.length > 0) lanes.push({ seconds: each + once, sums });
+  };
+  for (const name of ["reduce", "update"]) {
+    const segment = of(name);
+    once += segment.each + segment.once;
+    add(segment);
+  }
   layout.parts.forEach((_, chunk) => {
     for (const kind of ["forward", "backward", "weights"] as const) {
       if (layout.total === 1 && kind !== "forward") continue;
-      const { each, once: last } = of(segmentName(kind, layout, chunk, 0));
-      actions.set(`${kind} ${chunk}`, each);
-      once += last;
+      const segment = of(segmentName(kind, layout, chunk, 0));
+      actions.set(`${kind} ${chunk}`, segment.each);
+      once += segment.once;
+      add(segment);
     }
   });
-  return { action: (kind, chunk) => actions.get(`${kind} ${chunk}`) ?? 0, once };
+  return { action: (kind, chunk) => actions.get(`${kind} ${chunk}`) ?? 0, once, lanes };
 }
 
 /** Costs of a schedule: each stage is as slow as its slowest rank. */

@@ -13,6 +13,7 @@ import { openCheckpoint } from "./checkpoint.ts";
 import { measureDevices } from "./devices.ts";
 import { assumedHardware, type Hardware, shareHardware } from "./hardware.ts";
 import { parseDevices } from "./launch.ts";
+import { type NodesOptions, type NodesPlan, planNodes } from "./plan_nodes.ts";
 import { type Pick, pickOf, type Survey, surveyMeshes } from "./planner.ts";
 import { type LoadedModel, settleModel } from "./run_model.ts";
 import { type CompleteSettings, completeSettings, type GivenSettings } from "./settings.ts";
@@ -31,6 +32,8 @@ export interface DescribedGpus {
 export interface PlanOptions {
   /** Plan for these instead of the GPUs that `devices` names. */
   readonly gpus?: DescribedGpus;
+  /** Plan for several machines, each with these GPUs; then `batchSize` is that of all of them together. */
+  readonly machines?: NodesOptions;
   /** Token ids, where neither data nor tokenizer are to be looked at. */
   readonly vocabularySize?: number;
   /** Told what takes time. */
@@ -47,10 +50,12 @@ export interface TrainingPlan {
   readonly sequenceLength: number;
   /** The device of each rank, its share where several ranks are on one. */
   readonly hardware: readonly Hardware[];
-  /** Every mesh, planned or refused. */
+  /** Every mesh, planned or refused; of several machines those of each. */
   readonly survey: Survey;
   /** The mesh to take, and why; undefined if none can train the model. */
   readonly pick: Pick | undefined;
+  /** Predictions for several machines, if asked for. */
+  readonly nodes?: NodesPlan;
 }
 
 /** Multiply-add rate of a GPU of which nothing is said, flop/s. */
@@ -87,7 +92,7 @@ async function localHardware(
  * unless others are described. `UserError` for settings that fit no model.
  */
 export async function planTraining(given: GivenSettings, options: PlanOptions = {}): Promise<TrainingPlan> {
-  const { gpus, onProgress = () => {} } = options;
+  const { gpus, machines, onProgress = () => {} } = options;
   const settings = completeSettings(given);
   if (gpus && given.devices !== undefined) {
     throw new UserError("--devices names GPUs of this machine, --ranks others: give one of them");
@@ -109,12 +114,14 @@ export async function planTraining(given: GivenSettings, options: PlanOptions = 
         memoryBytes: gpus.memoryBytes,
       }))
     : await localHardware(settings, configuration.width, onProgress);
-  const survey = surveyMeshes({ configuration, sequenceLength, settings, hardware });
+  const request = { configuration, sequenceLength, settings, hardware };
+  if (machines) {
+    const nodes = planNodes(request, machines);
+    return { ...request, survey: nodes.survey, pick: nodes.pick, nodes };
+  }
+  const survey = surveyMeshes(request);
   return {
-    settings,
-    configuration,
-    sequenceLength,
-    hardware,
+    ...request,
     survey,
     pick: survey.planned.length > 0 ? pickOf(survey) : undefined,
   };

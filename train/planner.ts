@@ -10,19 +10,17 @@ import { UserError } from "../errors.ts";
 import { formatBytes, makePlan, type Plan, usableMemory } from "../graph/plan.ts";
 import type { Role } from "../graph/tensor.ts";
 import type { ModelConfiguration } from "../model/configuration.ts";
-import { channelBytes } from "../parallel/channel.ts";
-import type { ExecutorSetup } from "../parallel/executor.ts";
 import { coordinatesOf, groupsOf, type Mesh, meshesOf, nameMesh, settleMesh, worldSize } from "../parallel/mesh.ts";
 import { makeSchedule, simulate } from "../parallel/schedules.ts";
-import { type Allocator, allocator, groupBytesPerMember } from "../parallel/group_setup.ts";
+import { type Allocator, allocator } from "../parallel/group_setup.ts";
 import { type RankTimes, rankTimes, slowestRanks } from "./cost_model.ts";
+import { type Lane, type Phase, phasesOf } from "./exchange.ts";
 import type { Hardware } from "./hardware.ts";
-import { rankParameters } from "./bank_options.ts";
+import { communicationBytes, hostBytes } from "./host_memory.ts";
 import { askedMesh, chunksOf, layoutOf, makeExecutors } from "./launch.ts";
 import { buildModelGraph } from "./model_graph.ts";
-import type { Copy, RankLayout } from "./rank_layout.ts";
-import { sharedHostElements } from "./parameter_banks.ts";
 import { trainOptions } from "./options.ts";
+import type { Copy } from "./rank_layout.ts";
 import { type CompleteSettings, flagName } from "./settings.ts";
 import { hiddenRows, microBatchCount, shareBatch } from "./share_batch.ts";
 
@@ -34,6 +32,8 @@ export interface PlanRequest {
   readonly settings: CompleteSettings;
   /** The device of each rank. */
   readonly hardware: readonly Hardware[];
+  /** Machines like this one, each with such a batch, whose gradients are summed together; one if left out. */
+  readonly machines?: number;
 }
 
 /** A mesh that can train the model. */
@@ -56,6 +56,8 @@ export interface PlannedMesh {
   readonly seconds: number;
   /** Share of the pipeline's time in which its stages are idle. */
   readonly bubble: number;
+  /** Sums of gradients, which other machines may take part in; the time of these is not in `seconds`. */
+  readonly phases: readonly Phase[];
 }
 
 /** A mesh that cannot. */
@@ -120,20 +122,6 @@ function representatives({ hardware }: PlanRequest, mesh: Mesh, copies: readonly
   return [...seen.values()];
 }
 
-/** Bytes of shared memory that are a rank's own share: of groups its area, of channels half. */
-function communicationBytes({ groups, channels }: ExecutorSetup): number {
-  const areas = Object.values(groups).map((group) => groupBytesPerMember(group));
-  return [...areas, ...Object.values(channels).map((channel) => channelBytes(channel) / 2)]
-    .reduce((sum, bytes) => sum + bytes, 0);
-}
-
-/** Bytes of a rank's own part of weights that copies share in the host's memory. */
-function hostBytes(configuration: ModelConfiguration, layout: RankLayout): number {
-  const { parameters, options } = rankParameters(configuration, layout, true);
-  return [...sharedHostElements(parameters, options).values()]
-    .reduce((sum, elements) => sum + 4 * elements / options.data.size, 0);
-}
-
 /** A mesh with settled settings, whether or not it fits. */
 interface Attempt {
   readonly planned: PlannedMesh;
@@ -143,13 +131,13 @@ interface Attempt {
 }
 
 function attempt(request: PlanRequest, mesh: Mesh, changed: Partial<CompleteSettings>): Attempt {
-  const { configuration, sequenceLength, hardware } = request;
+  const { configuration, sequenceLength, hardware, machines = 1 } = request;
   const settings = { ...request.settings, ...changed };
   const { copies } = shareBatch(mesh, settings);
   const rows = hiddenRows(mesh, settings, copies, sequenceLength);
   const layouts = Array.from(
     { length: worldSize(mesh) },
-    (_, rank) => layoutOf(configuration, mesh, rank, settings, copies[coordinatesOf(mesh, rank).data]),
+    (_, rank) => layoutOf(configuration, mesh, rank, settings, copies[coordinatesOf(mesh, rank).data], machines),
   );
   const times: { copy: number; stage: number; times: RankTimes }[] = [];
   let largest: Plan | undefined;
@@ -165,6 +153,8 @@ function attempt(request: PlanRequest, mesh: Mesh, changed: Partial<CompleteSett
     const limit = usableMemory * (capabilities.memoryBytes ?? Infinity);
     if (plan.totalBytes - limit > missing) [missing, usable] = [plan.totalBytes - limit, limit];
     const groups = groupsOf(mesh, rank, configuration.keyValueHeads);
+    // Ranks of other machines are in the group; who is alone on this one reads and writes its gradients for their sake.
+    if (machines > 1 && mesh.data === 1) groups.set("data", [rank, worldSize(mesh)]);
     times.push({ copy: data, stage: pipeline, times: rankTimes(plan, layouts[rank], groups, hardware[rank]) });
   }
   // Of copies with other shares the slowest decides.
@@ -181,18 +171,26 @@ function attempt(request: PlanRequest, mesh: Mesh, changed: Partial<CompleteSett
     return { total: shape.microBatches * Math.max(...stages[0].map(({ action }) => action("forward", 0))), bubble: 0 };
   });
   const work = works.reduce((a, b) => b.total > a.total ? b : a);
+  /** Of each stage the rank whose gradients are last. */
+  const slowest = Array.from({ length: mesh.pipeline }, (_, stage) => {
+    const all = times.filter((one) => one.stage === stage).map(({ times }) => times.lanes);
+    const length = (lanes: readonly Lane[]) => lanes.reduce((sum, { seconds }) => sum + seconds, 0);
+    return all.reduce((a, b) => length(b) > length(a) ? b : a);
+  });
+  const microBatches = Math.max(...copies.map(microBatchCount));
   const setups = makeExecutors(configuration, mesh, settings, layouts, rows, { allocate: nothing });
   const shared = setups.map((setup, rank) => communicationBytes(setup) + hostBytes(configuration, layouts[rank]));
   const planned = {
     mesh,
     microBatchSize: largestMicroBatch(copies),
-    microBatches: Math.max(...copies.map(microBatchCount)),
+    microBatches,
     settings: changed,
     bytes: largest!.bytes,
     totalBytes: largest!.totalBytes,
     communicationBytes: setups.length === 1 ? 0 : Math.max(...shared),
     seconds: work.total + Math.max(...times.map(({ times }) => times.once)),
     bubble: work.bubble,
+    phases: phasesOf(slowest, mesh.tensor, microBatches),
   };
   return { planned, missing, usable };
 }
