@@ -67,9 +67,19 @@ export class Trace {
     this.begin(name, category);
   }
 
+  /** True if nothing is open. */
+  get idle(): boolean {
+    return this.#open.length === 0;
+  }
+
+  /** Ends what is open. */
+  close(): void {
+    while (this.#open.length > 0) this.end();
+  }
+
   /** Ends what is open, and hands over what was recorded since the last time. */
   take(): TraceSpans {
-    while (this.#open.length > 0) this.end();
+    this.close();
     const taken = {
       names: this.#names,
       categories: this.#categories,

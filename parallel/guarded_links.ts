@@ -22,8 +22,7 @@ export const greetingBytes = 32;
 
 /** Links to the other members of a group, by their ranks. */
 export class GuardedLinks {
-  /** What the collective is doing, for messages; algorithms set it. */
-  phase = "";
+  #phase = "";
   #collective = "";
   #greeting: Greeting = [0, 0, 0, 0];
   #kinds: readonly string[];
@@ -36,8 +35,20 @@ export class GuardedLinks {
     readonly links: ReadonlyMap<number, Link>,
     readonly timeoutSeconds: number,
     kinds: readonly string[],
+    readonly onPhase?: (phase: string) => void,
   ) {
     this.#kinds = kinds;
+  }
+
+  /** What the collective is doing, for messages and timelines; algorithms set it. */
+  get phase(): string {
+    return this.#phase;
+  }
+
+  set phase(phase: string) {
+    if (phase === this.#phase) return;
+    this.#phase = phase;
+    this.onPhase?.(phase);
   }
 
   /** What has made the links unusable, if something has. */
@@ -49,7 +60,7 @@ export class GuardedLinks {
   run(greeting: Greeting, work: () => Promise<void>): Promise<void> {
     this.#greeting = greeting;
     this.#collective = this.#kinds[greeting[0]];
-    this.phase = "at its beginning";
+    this.phase = "negotiation";
     return new Promise((resolve, reject) => {
       this.#stop = reject;
       this.#arm(this.timeoutSeconds * 1000);

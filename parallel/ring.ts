@@ -55,9 +55,9 @@ export async function ring(
     for (let step = first; step < end; step++) {
       const target = chunk(step + 1);
       const bytes = bytesOf(target);
+      links.phase = phase(step);
       for (let at = 0; at < bytes.length;) {
         const to = Math.min(bytes.length, at + sliceBytes);
-        links.phase = phase(step);
         if (step < size - 1) {
           await links.receive(previous, scratch.subarray(0, to - at));
           memory.addTheirs(target.subarray(at / 4, to / 4));
@@ -81,7 +81,6 @@ export async function ring(
           continue;
         }
         const to = Math.min(ready[step].value, at + sliceBytes);
-        links.phase = phase(step);
         await links.send(next, bytes.subarray(at, to));
         at = to;
       }

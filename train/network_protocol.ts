@@ -6,6 +6,7 @@
 import type { TraceSpans } from "../gpu/trace.ts";
 import type { NodeOptions, Offer } from "../network/node.ts";
 import type { Compression } from "../parallel/gradient_codecs.ts";
+import type { CollectiveAlgorithm } from "../parallel/algorithms.ts";
 import type { GroupSetup } from "../parallel/group_setup.ts";
 import type { Failure } from "./rank_protocol.ts";
 
@@ -15,12 +16,15 @@ export type NetworkOptions = Omit<NodeOptions, "report">;
 /** What the groups of ranks of this machine need from the network. */
 export interface ServeOrder {
   readonly type: "serve";
-  /** A lane for each, in order. */
+  /** As many links for each as there are connections, in order. */
   readonly groups: readonly GroupSetup[];
   readonly status: SharedArrayBuffer;
   /** Longest time in which a collective may make no headway. */
   readonly timeoutSeconds: number;
   readonly compression: Compression | "none";
+  readonly algorithm: CollectiveAlgorithm;
+  /** Measure first which algorithm is the fastest for which size. */
+  readonly tune: boolean;
   readonly trace: boolean;
 }
 

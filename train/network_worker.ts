@@ -6,7 +6,9 @@
 
 import { messageOf, UserError } from "../errors.ts";
 import { Trace } from "../gpu/trace.ts";
+import type { Link } from "../network/link.ts";
 import { Node, type World } from "../network/node.ts";
+import { stripe } from "../network/striped_link.ts";
 import { serveSums, summingMemory } from "../parallel/machine_sums.ts";
 import type { CompressedSum } from "../parallel/compressed_sum.ts";
 import { ProcessGroup } from "../parallel/process_group.ts";
@@ -24,6 +26,7 @@ class Service {
   readonly #groups: ProcessGroup[] = [];
   readonly #stop = new AbortController();
   readonly #traces: Trace[] = [];
+  #toldAt = 0;
   #over = false;
   #beat: ReturnType<typeof setInterval> | undefined;
 
@@ -43,14 +46,16 @@ class Service {
     this.#over = true;
     this.#stop.abort();
     clearInterval(this.#beat);
+    this.#traces.forEach((trace, lane) => this.#post({ type: "trace", lane, spans: trace.take() }));
     for (const group of this.#groups) group.close();
   }
 
-  #group(lane: number, timeoutSeconds: number, memory?: ReturnType<typeof summingMemory>): ProcessGroup {
-    const { rank, size, lanes } = this.world;
-    const group = new ProcessGroup({ rank, size, links: lanes[lane], timeoutSeconds, memory });
-    this.#groups.push(group);
-    return group;
+  /** Links to all others for a group: each of several connections, if there are. */
+  #linksOf(group: number, groups: number): ReadonlyMap<number, Link> {
+    const { lanes } = this.world;
+    const connections = lanes.length / groups;
+    const own = lanes.slice(group * connections, (group + 1) * connections);
+    return new Map([...own[0].keys()].map((rank) => [rank, stripe(own.map((lane) => lane.get(rank)!))]));
   }
 
   /** Runs `work` on links; if it fails the world has ended, and whoever is lost is to blame. */
@@ -74,12 +79,29 @@ class Service {
   }
 
   /** Makes the sums that the groups of this machine ask for. */
-  serve({ groups, status: memory, timeoutSeconds, compression, trace }: ServeOrder): void {
+  async serve(
+    { groups, status: memory, timeoutSeconds, compression, algorithm, tune, trace }: ServeOrder,
+  ): Promise<void> {
     const status = new RunStatus(memory);
     status.doing(networkRank, "sums over all machines");
-    groups.forEach((setup, lane) => {
-      const group = this.#group(lane, timeoutSeconds, summingMemory(setup));
+    const { rank, size } = this.world;
+    const made = groups.map((setup, lane) => {
       const spans = trace ? this.#traces[lane] = new Trace() : undefined;
+      const group = new ProcessGroup({
+        rank,
+        size,
+        links: this.#linksOf(lane, groups.length),
+        timeoutSeconds,
+        algorithm,
+        memory: summingMemory(setup),
+        onPhase: (phase) => spans?.next(1, phase, "phase"),
+      });
+      this.#groups.push(group);
+      return { setup, lane, group, spans };
+    });
+    this.#watch(status);
+    if (tune) await this.#guard(this.#tune(made.map(({ group }) => group)));
+    for (const { setup, lane, group, spans } of made) {
       const sums = new Map<number, ProcessGroup | CompressedSum>();
       // Numbers of the run go as they are.
       const sumOf = (bucket: number, length: number) => {
@@ -88,20 +110,44 @@ class Service {
       };
       const sum = async (data: Float32Array, bucket: number) => {
         const megabytes = (data.byteLength / 1e6).toPrecision(3);
-        spans?.begin(lane === 0 ? "sum of numbers" : `all-reduce of bucket ${bucket}, ${megabytes} MB`, "collective");
+        spans?.next(0, lane === 0 ? "sum of numbers" : `all-reduce of bucket ${bucket}, ${megabytes} MB`, "collective");
         await sumOf(bucket, data.length).allReduce(data);
-        spans?.end();
+        spans?.close();
+        this.#tellTrace();
       };
       this.#guard(serveSums(setup, sum, this.#stop.signal));
-    });
+    }
+  }
+
+  /** One group measures, while nothing else is on the links; the others do as it found. */
+  async #tune([first, ...others]: readonly ProcessGroup[]): Promise<void> {
+    const { bounds } = await first.tune();
+    for (const other of others) other.bounds = bounds;
+    const [small, middle] = [bounds.doublingBytes, bounds.halvingBytes].map((bytes) =>
+      `${Math.round(bytes / 1024)} KiB`
+    );
+    const sentence =
+      `sums over machines go by doubling up to ${small}, by halving up to ${middle}, beyond around the ring`;
+    this.#post({ type: "report", sentence });
+  }
+
+  /** Gives signs of life, and tells who waits and what was traced. */
+  #watch(status: RunStatus): void {
     let waiting = "";
     this.#beat = setInterval(() => {
       status.beat(networkRank);
       const machines = this.world.waiting();
       if (machines.join() !== waiting) this.#post({ type: "waiting", machines });
       waiting = machines.join();
-      this.#traces.forEach((spans, lane) => this.#post({ type: "trace", lane, spans: spans.take() }));
+      this.#tellTrace();
     }, beatMilliseconds);
+  }
+
+  /** Tells what was traced, now and then, where no span is cut in two by it. */
+  #tellTrace(): void {
+    if (this.#traces.length === 0 || performance.now() - this.#toldAt < beatMilliseconds) return;
+    this.#toldAt = performance.now();
+    this.#traces.forEach((trace, lane) => trace.idle && this.#post({ type: "trace", lane, spans: trace.take() }));
   }
 
   /** Stands back in good order. */
@@ -135,7 +181,7 @@ export async function runNetwork(
       const { number, rank, size, machines, survivors, facts } = world;
       return post({ type: "met", world: { number, rank, size, machines, survivors, facts } });
     }
-    if (order.type === "serve") service?.serve(order);
+    if (order.type === "serve") await service?.serve(order);
     else if (order.type === "share") {
       await service!.share(order.tensors, order.root);
       post({ type: "shared" });

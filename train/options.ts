@@ -5,6 +5,7 @@
  */
 
 import { familyNames, presets } from "../model/configuration.ts";
+import { allReduceAlgorithms } from "../parallel/algorithms.ts";
 import { scheduleNames } from "../parallel/schedules.ts";
 import { schedules } from "./learning_rate.ts";
 import { traceSteps } from "./trace_file.ts";
@@ -146,6 +147,13 @@ export const trainOptions = {
     0,
     "steps between copies of the state in host memory, from which the machines go on; 0: none",
   ),
+  commTune: flag("measure at the start which way of summing over machines is the fastest for which size"),
+  commAlgorithm: choice(
+    "auto",
+    ["auto", ...allReduceAlgorithms],
+    "how sums over machines go: by size, or always alike",
+  ),
+  connections: { ...integer(1, 1, "connections between each two machines for each group of ranks that sum"), most: 16 },
   gradCompression: choice("none", ["none", "f16", "bf16", "int8"] as const, "how gradients travel between machines"),
   stallTimeout: number(60, { above: 0 }, "seconds without a sign of life from a rank before the run is given up"),
   restarts: integer(0, 0, "times to go on from the last checkpoint after a crash"),

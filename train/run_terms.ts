@@ -36,12 +36,15 @@ const common: readonly SettingName[] = [
   "balance",
   "bucketMb",
   "gradCompression",
+  "commTune",
+  "commAlgorithm",
+  "connections",
   "sequenceParallel",
 ];
 
 /** Links between each two machines: one for the run's own numbers, and one for each group of ranks that sum gradients. */
-function lanesOf({ mesh: { pipeline, tensor } }: PreparedRun): number {
-  return 1 + pipeline * tensor;
+function lanesOf({ mesh: { pipeline, tensor }, picked: { connections } }: PreparedRun): number {
+  return (1 + pipeline * tensor) * connections;
 }
 
 /** SHA-256 of the weights that a run starts from. */

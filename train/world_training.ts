@@ -70,6 +70,8 @@ export async function trainInWorld(training: WorldTraining): Promise<WorldResult
       status: jobs[0].executor.status,
       timeoutSeconds,
       compression: prepared.picked.gradCompression,
+      algorithm: prepared.picked.commAlgorithm,
+      tune: prepared.picked.commTune,
       trace: record.traces,
     });
   }

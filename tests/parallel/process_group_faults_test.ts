@@ -55,7 +55,7 @@ Deno.test("A member that is silent is named within the limit, with the collectiv
     assert.ok(performance.now() - start < 3000);
     assert.ok(errors.every((error) => error instanceof MachineError && error.restartable));
     const expected = algorithm === "ring"
-      ? /^Cannot receive from node 2 \(.*\) in all-reduce, at its beginning: nothing moved for 0.5 s/
+      ? /^Cannot receive from node 2 \(.*\) in all-reduce, negotiation: nothing moved for 0.5 s/
       : /^Cannot receive from node 2 \(.*\) in all-reduce, folding in: nothing moved for 0.5 s/;
     assert.match(errors[0].message, expected);
     groups[2].close();
