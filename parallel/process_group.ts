@@ -24,7 +24,6 @@ import { type Compression, formats } from "./gradient_codecs.ts";
 import { GroupMemory, scratchBytes } from "./group_memory.ts";
 import { GuardedLinks } from "./guarded_links.ts";
 import { halving } from "./halving.ts";
-import type { Link } from "../network/link.ts";
 import { type Member, ring } from "./ring.ts";
 import { type ProcessGroupOptions, settled } from "./process_group_options.ts";
 import { binomialTree, chain, spread } from "./spread.ts";
