@@ -4,7 +4,7 @@
  */
 
 import { before, inSeconds, pause } from "../../network/deadline.ts";
-import { introduce, protocolVersion } from "../../network/handshake.ts";
+import { type Credentials, introduce, protocolVersion } from "../../network/handshake.ts";
 import { connect, listen } from "../../network/listener.ts";
 import { helloSchema } from "../../network/gathering.ts";
 import { receiveMessage } from "../../network/messages.ts";
@@ -112,14 +112,15 @@ const messages: ((seed: number) => Uint8Array)[] = [
   () => joined(version(250), new Uint8Array(250).fill(0x91)),
 ];
 
-async function attack(port: number, seed: number): Promise<void> {
+/** One attack on a port behind which `credentials` are asked for; `seed` says which. */
+export async function attack(port: number, seed: number, credentials: Credentials = { secret, group }): Promise<void> {
   const connection = await Deno.connect({ hostname: "127.0.0.1", port });
   const link = new PlainLink(connection, "the victim");
   try {
     const choice = seed % 12;
     if (choice < openings.length) await link.write(openings[choice](seed));
     else {
-      const proven = await introduce(link, { secret, group });
+      const proven = await introduce(link, credentials);
       const pick = Math.floor(seed / 12);
       if (choice === 10) await link.write(frames[pick % frames.length](seed));
       else await proven.write(messages[pick % messages.length](seed));
