@@ -3,9 +3,10 @@
  * @module
  */
 
-import { messageOf, UserError } from "../errors.ts";
+import { MachineError, messageOf, UserError } from "../errors.ts";
 import { saveCheckpoint } from "./checkpoint.ts";
 import { checkpointOf } from "./checkpoint_contents.ts";
+import type { MetWorld } from "./network_protocol.ts";
 import { NetworkThread } from "./network_thread.ts";
 import type { NodePlace } from "./node_place.ts";
 import type { PreparedRun } from "./prepare_run.ts";
@@ -33,8 +34,6 @@ export class Cluster {
   onLost: (error: Error) => void = () => {};
   /** Told when somebody waits to be let in. */
   onWaiting: () => void = () => {};
-  /** Why the world has ended. */
-  lost: Error | undefined;
 
   constructor(place: NodePlace, prepared: PreparedRun, record: RunRecord, signal: AbortSignal | undefined) {
     this.#place = place;
@@ -61,10 +60,7 @@ export class Cluster {
     const record = this.#record;
     return await NetworkThread.open(options, {
       onReport: (sentence) => record.message(sentence),
-      onLost: (error) => {
-        this.lost = error;
-        this.onLost(error);
-      },
+      onLost: (error) => this.onLost(error),
       onWaiting: (machines) => {
         if (machines.length > 0) this.onWaiting();
       },
@@ -77,14 +73,15 @@ export class Cluster {
     const { settings } = this.#prepared;
     this.#thread ??= await this.#open(settings);
     this.#description ??= await describeRun(this.#prepared);
+    // Before others wait for it.
+    if (this.state.step > 0) await this.state.inMemory();
     const abort = () => this.#thread!.abandon();
     this.#signal?.addEventListener("abort", abort);
     try {
-      this.#signal?.throwIfAborted();
       for (;;) {
-        this.lost = undefined;
+        if (this.#signal?.aborted) throw new MachineError("Asked to stop while no machines trained together");
         this.#record.message(`waiting for the other machines at ${this.#place.rendezvous}`);
-        const met = await this.#thread.meet(offerOf(this.#prepared, this.#description, this.state.name));
+        const met = await this.#meet();
         try {
           const { root, step, name, lacking } = newestState(met);
           if (lacking) {
@@ -105,6 +102,19 @@ export class Cluster {
     } finally {
       this.#signal?.removeEventListener("abort", abort);
     }
+  }
+
+  async #meet(): Promise<MetWorld> {
+    try {
+      return await this.#thread!.meet(offerOf(this.#prepared, this.#description!, this.state.name));
+    } catch (error) {
+      throw this.#signal?.aborted ? new MachineError("Asked to stop while it waited for the other machines") : error;
+    }
+  }
+
+  /** Why the world has ended; undefined until it has. */
+  get lost(): Error | undefined {
+    return this.#thread?.lost;
   }
 
   /** Has the network make the sums that ranks ask for. */

@@ -14,7 +14,7 @@ export type NetworkOptions = Omit<NodeOptions, "report">;
 /** What the groups of ranks of this machine need from the network. */
 export interface ServeOrder {
   readonly type: "serve";
-  /** A lane for each, in order. */
+  /** A lane for each, in order; none if there is no other machine. */
   readonly groups: readonly GroupSetup[];
   readonly status: SharedArrayBuffer;
   /** Longest time in which a collective may make no headway. */
@@ -39,7 +39,8 @@ export type NetworkOrder =
 
 /** A world as it is told to the coordinator. */
 export interface MetWorld {
-  readonly number: number;
+  /** Tells it from all others, on all its machines alike. */
+  readonly id: string;
   readonly rank: number;
   readonly size: number;
   /** Names by rank. */

@@ -4,6 +4,7 @@
  * @module
  */
 
+import { messageOf, UserError } from "../errors.ts";
 import { Trace } from "../gpu/trace.ts";
 import { Node, type World } from "../network/node.ts";
 import { serveSums, summingMemory } from "../parallel/machine_sums.ts";
@@ -61,10 +62,10 @@ class Service {
       if (this.#over) return;
       let timer: ReturnType<typeof setTimeout> | undefined;
       const late = new Promise<undefined>((resolve) => timer = setTimeout(() => resolve(undefined), wordMilliseconds));
-      const told = await Promise.race([this.world.lost, late]);
+      await Promise.race([this.world.lost, late]);
       clearTimeout(timer);
-      if (told === undefined) this.end((error as Error).message, (error as Error).name === "UserError");
-      this.#lose(told ?? error);
+      // If nobody is lost, this has all hear of it, this machine too.
+      await this.world.end(messageOf(error), error instanceof UserError);
     }
   }
 
@@ -100,6 +101,11 @@ class Service {
     }, beatMilliseconds);
   }
 
+  /** Has nothing more to say: another world is to come. */
+  close(): void {
+    if (!this.#over) this.#finish();
+  }
+
   /** Stands back in good order. */
   async leave(): Promise<void> {
     if (this.#over) return;
@@ -126,10 +132,11 @@ export async function runNetwork(
   let service: Service | undefined;
   const carryOut = async (order: NetworkOrder) => {
     if (order.type === "meet") {
+      service?.close();
       const world = await node.meet(order.offer);
       service = new Service(world, post);
-      const { number, rank, size, machines, facts } = world;
-      return post({ type: "met", world: { number, rank, size, machines, facts } });
+      const { membership: { world: id }, rank, size, machines, facts } = world;
+      return post({ type: "met", world: { id, rank, size, machines, facts } });
     }
     if (order.type === "serve") service?.serve(order);
     else if (order.type === "share") {

@@ -80,8 +80,9 @@ export function offerOf(prepared: PreparedRun, description: Record<string, strin
 }
 
 /** The world that was met, as ranks need to know it. */
-export function worldOf({ rank, size, machines, facts }: MetWorld): RunWorld {
+export function worldOf({ id, rank, size, machines, facts }: MetWorld): RunWorld {
   return {
+    id,
     machine: { rank, size },
     names: machines,
     copies: facts.map(({ copies }) => Number(copies)),

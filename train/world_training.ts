@@ -60,13 +60,11 @@ export async function trainInWorld(training: WorldTraining): Promise<WorldResult
   const control = new Int32Array(jobs[0].control);
   const progress = { loss: NaN, validationLoss: NaN, path: "", saving: Promise.resolve() as Promise<unknown> };
   const { stallTimeout } = prepared.picked;
-  const { size } = world.machine;
-  if (size > 1) {
+  if (cluster) {
     // Who is silent is found by beats; a rank that computes for long is looked after on its own machine.
     const timeoutSeconds = 2 * patienceOf({ stallTimeout }).first / 1e3;
-    const groups = groupsOverMachines(jobs);
-    cluster!.serve({
-      groups,
+    cluster.serve({
+      groups: groupsOverMachines(jobs),
       status: jobs[0].executor.status,
       timeoutSeconds,
       compression: "none",
@@ -125,7 +123,7 @@ export async function trainInWorld(training: WorldTraining): Promise<WorldResult
 /** The groups of this machine's ranks that sum over machines: that of all, then those that sum gradients, by first rank. */
 function groupsOverMachines(jobs: readonly RankJob[]) {
   const all = jobs.flatMap(({ executor: { groups } }) => [groups.run, groups.data]);
-  return [...new Set(all)];
+  return [...new Set(all)].filter(({ machines }) => machines !== undefined);
 }
 
 /** What is done with what ranks tell. */
@@ -137,7 +135,6 @@ function listener(
   crew: () => Crew,
 ): (rank: number, message: RankMessage) => void {
   const { settings, picked, pick, run, configuration, sequenceLength, mesh } = prepared;
-  const { firstStep } = jobs[0];
   const tokensPerStep = settings.batchSize * sequenceLength;
   const leads = world.machine.rank === 0;
   const ready = new Map<number, Extract<RankMessage, { type: "ready" }>>();
@@ -166,13 +163,13 @@ function listener(
           microBatchSize: largest.microBatchSize,
           bytes: largest.bytes,
           memory: largest.memory,
-          firstStep,
+          firstStep: jobs[0].firstStep,
         });
       }
       case "step": {
         progress.loss = data.loss;
         const { type: _, milliseconds, ...rest } = data;
-        const tokens = (data.step - firstStep) * tokensPerStep;
+        const tokens = (data.step - prepared.firstStep) * tokensPerStep;
         const tokensPerSecond = tokensPerStep / (milliseconds / 1e3);
         return record.tell({ event: "step", ...rest, tokens, tokensPerSecond, milliseconds });
       }
@@ -188,7 +185,7 @@ function listener(
       case "checkpoint": {
         const { step, slot, save } = data;
         const memory = jobs[0].checkpoints[slot];
-        state.filled(memory, step, `${step} ${world.names.join()}`);
+        state.filled(memory, step, `${step} ${world.id}`);
         if (!save) return;
         if (!leads) return saved();
         const { loss, validationLoss } = progress;
