@@ -12,7 +12,7 @@ import type { NodePlace } from "./node_place.ts";
 import type { PreparedRun } from "./prepare_run.ts";
 import type { RunRecord } from "./run_record.ts";
 import { RunState, tensorsOf } from "./run_state.ts";
-import { describeRun, newestState, offerOf, worldOf } from "./run_terms.ts";
+import { nameWeights, newestState, offerOf, worldOf } from "./run_terms.ts";
 import type { RunWorld } from "./run_world.ts";
 import type { CompleteSettings } from "./settings.ts";
 
@@ -29,7 +29,7 @@ export class Cluster {
   readonly #record: RunRecord;
   readonly #signal: AbortSignal | undefined;
   #thread: NetworkThread | undefined;
-  #description: Record<string, string> | undefined;
+  #weights: string | undefined;
   /** Told when the world ends. */
   onLost: (error: Error) => void = () => {};
   /** Told when somebody waits to be let in. */
@@ -72,7 +72,7 @@ export class Cluster {
   async meet(): Promise<RunWorld> {
     const { settings } = this.#prepared;
     this.#thread ??= await this.#open(settings);
-    this.#description ??= await describeRun(this.#prepared);
+    this.#weights ??= await nameWeights(this.#prepared);
     // Before others wait for it.
     if (this.state.step > 0) await this.state.inMemory();
     const abort = () => this.#thread!.abandon();
@@ -106,7 +106,7 @@ export class Cluster {
 
   async #meet(): Promise<MetWorld> {
     try {
-      return await this.#thread!.meet(offerOf(this.#prepared, this.#description!, this.state.name));
+      return await this.#thread!.meet(offerOf(this.#prepared, { weights: this.#weights!, state: this.state.name }));
     } catch (error) {
       throw this.#signal?.aborted ? new MachineError("Asked to stop while it waited for the other machines") : error;
     }
