@@ -7,7 +7,7 @@ import { MachineError, messageOf, UserError } from "../errors.ts";
 import { saveCheckpoint } from "./checkpoint.ts";
 import { checkpointOf } from "./checkpoint_contents.ts";
 import type { MetWorld } from "./network_protocol.ts";
-import { NetworkThread } from "./network_thread.ts";
+import { NetworkThread, WorldEnded } from "./network_thread.ts";
 import type { NodePlace } from "./node_place.ts";
 import type { PreparedRun } from "./prepare_run.ts";
 import type { RunRecord } from "./run_record.ts";
@@ -16,9 +16,18 @@ import { nameWeights, newestState, offerOf, worldOf } from "./run_terms.ts";
 import type { RunWorld } from "./run_world.ts";
 import type { CompleteSettings } from "./settings.ts";
 
+const isNotFinite = (error: unknown) => messageOf(error).includes("Training stopped at step");
+
 /** True if an error is one that the run would come to on any machine. */
 function isOfTheRun(error: unknown): boolean {
-  return error instanceof UserError || messageOf(error).includes("Training stopped at step");
+  return error instanceof UserError || isNotFinite(error);
+}
+
+/** What the ranks of this machine are ended by when the world has ended: the run goes on elsewhere, unless it cannot. */
+export function endingOf(error: Error): Error {
+  // Numbers that are not finite are nobody's mistake.
+  if (isNotFinite(error)) return new MachineError(error.message);
+  return error instanceof UserError ? error : new WorldEnded(error.message, { restartable: true });
 }
 
 /** The machines with which this one trains. */
@@ -79,7 +88,6 @@ export class Cluster {
     this.#signal?.addEventListener("abort", abort);
     try {
       for (;;) {
-        if (this.#signal?.aborted) throw new MachineError("Asked to stop while no machines trained together");
         this.#record.message(`waiting for the other machines at ${this.#place.rendezvous}`);
         const met = await this.#meet();
         try {
@@ -106,6 +114,7 @@ export class Cluster {
 
   async #meet(): Promise<MetWorld> {
     try {
+      this.#signal?.throwIfAborted();
       return await this.#thread!.meet(offerOf(this.#prepared, { weights: this.#weights!, state: this.state.name }));
     } catch (error) {
       throw this.#signal?.aborted ? new MachineError("Asked to stop while it waited for the other machines") : error;

@@ -3,12 +3,12 @@
  * @module
  */
 
-import { MachineError, UserError } from "../errors.ts";
+import { MachineError } from "../errors.ts";
 import { parameterCount } from "../model/configuration.ts";
 import { nameMesh } from "../parallel/mesh.ts";
 import { saveCheckpoint } from "./checkpoint.ts";
 import { checkpointOf } from "./checkpoint_contents.ts";
-import type { Cluster } from "./cluster.ts";
+import { type Cluster, endingOf } from "./cluster.ts";
 import { type Crew, startRanks } from "./crew.ts";
 import { WorldEnded } from "./network_thread.ts";
 import { makeJobs } from "./make_jobs.ts";
@@ -87,8 +87,7 @@ export async function trainInWorld(training: WorldTraining): Promise<WorldResult
   const lose = (error: Error) => {
     // Whoever has nothing more to exchange ends in good order.
     if (Atomics.load(control, controlSlots.parted) !== 0) return;
-    const ended = error instanceof UserError ? error : new WorldEnded(error.message, { restartable: true });
-    crew.fail(ended, regroupMilliseconds);
+    crew.fail(endingOf(error), regroupMilliseconds);
   };
   if (cluster) {
     cluster.onWaiting = () => void Atomics.store(control, controlSlots.newcomers, 1);
