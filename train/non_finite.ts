@@ -89,7 +89,7 @@ export async function failNonFinite(run: Run, step: number, loss: number, gradNo
     if (rank !== (teller >= first && teller < first + world ? teller - first : 0)) {
       throw new StoppedError("Another rank tells");
     }
-    const { names, machine } = run.job.world;
+    const { names } = run.job.world;
     if (teller !== own && order < Infinity) where = `it began on ${names[machineOf(run.job.world, teller)]}`;
     else if (found) where = count > 1 ? `on rank ${rank} ${found.text}` : found.text;
     else if (Number.isFinite(loss) && gradNorm === Infinity) {

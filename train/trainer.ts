@@ -4,7 +4,7 @@
  * @module
  */
 
-import { MachineError, messageOf, UserError } from "../errors.ts";
+import { MachineError, UserError } from "../errors.ts";
 import { latestCheckpoint } from "./checkpoint.ts";
 import type { TrainEvent } from "./events.ts";
 import { Cluster } from "./cluster.ts";

@@ -140,7 +140,7 @@ Deno.test(
       // As a user starts it, and stops it.
       { trace: trace(0), env: { MUSTER_SUPERVISED: "0" } },
       { trace: trace(1), env: slowed(0.08) },
-      { trace: trace(2) },
+      { trace: trace(2), stallTimeout: 3 },
     ]);
     const [leader, slow, still] = machines;
     await form(machines, 3);
@@ -160,7 +160,8 @@ Deno.test(
 
     let from = counts(machines);
     still.kill("SIGSTOP");
-    await form([leader, slow], 2, from);
+    // Longer than ranks may show no sign of life, which they could not.
+    await Promise.all([form([leader, slow], 2, from), new Promise((resolve) => setTimeout(resolve, 4000))]);
     assert.match(only(leader.events, "lost")[0].message, /^Lost node 2 .*: silent for 2 s$/);
     from = counts(machines);
     still.kill("SIGCONT");
