@@ -141,14 +141,17 @@ export class Cluster {
     if (this.lost === undefined) await this.#thread?.end(messageOf(error), isOfTheRun(error)).catch(() => {});
   }
 
-  /** Of a run that ends without its company, the newest state is put on the disk. */
-  async keepState(error: unknown): Promise<void> {
-    const { newest, step } = this.state;
-    if (!newest || isOfTheRun(error)) return;
-    const { run } = this.#prepared;
+  /** Of a run that ends without its company, the newest state is put on the disk, unless it is there. */
+  async keepState(): Promise<void> {
+    const { newest, step, name, saved } = this.state;
+    if (!newest || name === saved) return;
+    const { run, settings: { keep } } = this.#prepared;
+    // Machines that share a disk may be at it at once, in one folder.
+    const mark = `.${Deno.hostname()}.${Deno.pid}`;
     try {
       this.#record.makeFolder();
-      await saveCheckpoint(run, checkpointOf(this.#prepared, newest, step), this.#prepared.settings.keep);
+      const path = await saveCheckpoint(run, checkpointOf(this.#prepared, newest, step), keep, mark);
+      this.#record.tell({ event: "checkpoint", step, path });
     } catch (failure) {
       this.#record.message(`The state of step ${step} could not be saved: ${messageOf(failure)}`);
     }

@@ -90,7 +90,7 @@ export async function train(given: GivenSettings, hooks: TrainHooks = {}): Promi
     }
   } catch (error) {
     await cluster?.end(error);
-    await cluster?.keepState(error);
+    await cluster?.keepState();
     record.failed(error);
     throw withLastCheckpoint(error, run);
   } finally {

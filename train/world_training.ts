@@ -184,13 +184,15 @@ function listener(
       case "checkpoint": {
         const { step, slot, save } = data;
         const memory = jobs[0].checkpoints[slot];
-        state.filled(memory, step, `${step} ${world.id}`);
+        const name = `${step} ${world.id}`;
+        state.filled(memory, step, name);
         if (!save) return;
         if (!leads) return saved();
         const { loss, validationLoss } = progress;
         const contents = checkpointOf(prepared, memory, step, { loss, validationLoss });
         progress.saving = saveCheckpoint(run, contents, settings.keep).then((path) => {
           progress.path = path;
+          state.saved = name;
           saved();
           record.tell({ event: "checkpoint", step, path });
         });
