@@ -131,9 +131,12 @@ export class Cluster {
     this.#thread!.serve(order);
   }
 
-  /** Stands back from the world in good order. */
-  async leave(): Promise<void> {
-    await this.#thread?.leave();
+  /**
+   * Stands back from the world in good order when all have come so far, and the first one's disk has what it is to have.
+   * False if the world ended before.
+   */
+  async leave(): Promise<boolean> {
+    return await this.#thread!.leave().then(() => true, () => false);
   }
 
   /** Ends the world for all because this machine, or the run, cannot go on. */

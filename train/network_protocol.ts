@@ -29,7 +29,7 @@ export type NetworkOrder =
   /** Gives tensors of machine `root` to all. */
   | { readonly type: "share"; readonly tensors: readonly Float32Array[]; readonly root: number }
   | ServeOrder
-  /** Stands back from the world in good order: nothing more is exchanged. */
+  /** Stands back from the world in good order, when all do: nothing more is exchanged. */
   | { readonly type: "leave" }
   /** Ends the world for all, and why; `mistake`: the run cannot go on elsewhere either. */
   | { readonly type: "end"; readonly reason: string; readonly mistake: boolean }

@@ -113,7 +113,7 @@ export class NetworkThread {
     this.#worker.postMessage({ type: "serve", ...order } satisfies NetworkOrder);
   }
 
-  /** Stands back in good order when nothing more is exchanged. */
+  /** Stands back in good order when nothing more is exchanged; rejects if the world ended before all did. */
   async leave(): Promise<void> {
     await this.#order({ type: "leave" }, "left");
   }

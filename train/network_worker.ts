@@ -4,7 +4,7 @@
  * @module
  */
 
-import { messageOf, UserError } from "../errors.ts";
+import { MachineError, messageOf, UserError } from "../errors.ts";
 import { Trace } from "../gpu/trace.ts";
 import { Node, type World } from "../network/node.ts";
 import { serveSums, summingMemory } from "../parallel/machine_sums.ts";
@@ -106,9 +106,10 @@ class Service {
     if (!this.#over) this.#finish();
   }
 
-  /** Stands back in good order. */
+  /** Stands back in good order, when all do. */
   async leave(): Promise<void> {
-    if (this.#over) return;
+    if (this.#over) throw new MachineError("The world has ended already");
+    await this.#groups[0]?.barrier();
     this.#finish();
     await this.world.leave();
   }

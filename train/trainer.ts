@@ -75,14 +75,15 @@ export async function train(given: GivenSettings, hooks: TrainHooks = {}): Promi
       record.begin(world, state.step);
       try {
         const ended = await trainInWorld({ prepared, world, state, record, signal: hooks.signal, cluster });
+        const parted = await cluster?.leave();
         if (!ended.regroups) {
-          await cluster?.leave();
+          // Who was to save the last state may not have.
+          if (parted === false) await cluster!.keepState();
           const seconds = (performance.now() - started) / 1e3;
           const { regroups: _, ...result } = { ...ended, seconds };
           record.tell({ event: "done", ...result });
           return { run, ...result };
         }
-        await cluster?.leave();
       } catch (error) {
         if (!(error instanceof WorldEnded)) throw error;
         record.tell({ event: "lost", step: state.step, message: error.message });

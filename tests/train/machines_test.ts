@@ -2,7 +2,8 @@
 
 import assert from "node:assert/strict";
 import { openSafetensors, writeSafetensors } from "../../data/safetensors.ts";
-import { latestCheckpoint } from "../../train/checkpoint.ts";
+import { latestCheckpoint, openCheckpoint } from "../../train/checkpoint.ts";
+import type { TrainEvent } from "../../train/events.ts";
 import { train } from "../../train/trainer.ts";
 import {
   type EventOf,
@@ -213,5 +214,26 @@ Deno.test(
       assert.equal(only(machine.events, "error").length, 1);
       assert.equal(only(machine.events, "world").length, 1);
     }
+  }),
+);
+
+Deno.test(
+  "if the leader cannot save the last state, the others have waited for it and do",
+  inFolder(async (folder) => {
+    Deno.mkdirSync(`${folder}/0`);
+    Deno.writeTextFileSync(`${folder}/0/checkpoints`, "no folder");
+    const shared = together(folder, 2, { steps: 3, commitSteps: 0 });
+    const events: TrainEvent[] = [];
+    const [leader, other] = await Promise.allSettled([0, 1].map((nodeRank) => {
+      const onEvent = (event: TrainEvent) => nodeRank === 1 && events.push(event);
+      return train({ ...shared, nodeRank, out: `${folder}/${nodeRank}` }, { onEvent });
+    }));
+    assert.equal(leader.status, "rejected");
+    assert.match(String(leader.reason), /^MachineError: Cannot save the checkpoint of step 3 in /);
+    assert.ok(other.status === "fulfilled" && other.value.step === 3);
+    assert.deepEqual(only(events, "checkpoint").map(({ step }) => step), [3]);
+    const kept = await openCheckpoint(`${folder}/1`);
+    kept.close();
+    assert.equal(kept.trainer?.step, 3);
   }),
 );
