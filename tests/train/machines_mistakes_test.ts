@@ -56,10 +56,10 @@ Deno.test(
 Deno.test(
   "a batch smaller than the number of copies, and --zero 2 with other micro-batches, are refused before a device is opened",
   inFolder(async (folder) => {
-    const few = together(folder, 2, { batchSize: 1 });
+    const few = together(folder, 2, { batchSize: 3, devices: "0,0" });
     for (const error of await failures(folder, [{ ...few, nodeRank: 0 }, { ...few, nodeRank: 1 }])) {
       assert.ok(error instanceof UserError, `${error}`);
-      assert.match(error.message, /batch-size 1/);
+      assert.match(error.message, /^--batch-size 3 is less than one sequence for each of --dp 4 copies/);
     }
     const unequal = together(folder, 2, { zero: "2", devices: "0,0" });
     const own = [{ microBatchSize: 1 }, { microBatchSize: 2 }];
@@ -82,6 +82,8 @@ Deno.test(
       [{ rendezvous: undefined }, /^--nodes 2 needs --rendezvous host:port/, UserError],
       [{ nodes: undefined }, /^--rendezvous is for several machines: say how many with --nodes/, UserError],
       [{ minNodes: 3, nodeRank: 0 }, /goes on with 1 to 2 machines, not with at least 3/, UserError],
+      [{ minNodes: 1, balance: "3:1" }, /^--balance 3:1 is for as many copies .* with --min-nodes 1 of 2/, UserError],
+      [{ batchSize: 1 }, /^--batch-size 1 is less than one sequence for each of --nodes 2/, UserError],
       [{ nodeRank: 2 }, /^Rank 2 is not one of a group of 2: ranks are 0 to 1/, UserError],
       [{ nodeRank: 0, rendezvous: `127.0.0.1:${taken.addr.port}` }, /in use/, UserError],
       [{ nodeRank: 1, rendezvous: "192.0.2.1:29500" }, /secret/, UserError],
