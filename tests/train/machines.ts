@@ -80,7 +80,8 @@ export function together(folder: string, nodes: number, settings: GivenSettings 
     data: `${folder}/text.txt`,
     nodes,
     rendezvous: `127.0.0.1:${freePort()}`,
-    peerTimeout: 2,
+    // Longer than this machine's other work could hold up a thread.
+    peerTimeout: 10,
     rendezvousTimeout: 30,
     ...settings,
   };

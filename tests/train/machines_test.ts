@@ -62,7 +62,7 @@ async function wildModel(folder: string): Promise<string> {
 Deno.test(
   "a follower and then the leader are killed, started again and taken in; one that is left alone goes on too",
   inFolder(async (folder) => {
-    const shared = together(folder, 3, { steps: 1_000_000, minNodes: 1, commitSteps: 10, peerTimeout: 2 });
+    const shared = together(folder, 3, { steps: 1_000_000, minNodes: 1, commitSteps: 10 });
     const env = slowed(0.01);
     const [leader, follower, last] = start(folder, shared, [{ env }, { env }, { env }]);
     await Promise.all([leader, follower, last].map((machine) => machine.at(15)));
@@ -108,7 +108,7 @@ Deno.test(
     const undisturbed = together(folder, 2, terms);
     const [whole] = await trainHere(folder, range(0, 1).map((nodeRank) => ({ ...undisturbed, nodeRank })));
     await Promise.all([0, 1].map(async (killed) => {
-      const shared = together(folder, 2, { ...terms, rendezvousTimeout: 3, peerTimeout: 1 });
+      const shared = together(folder, 2, { ...terms, rendezvousTimeout: 6 });
       const env = { MUSTER_FAULT: `rank=0,step=27,kind=slow:600` };
       const machines = range(0, 1).map((nodeRank) =>
         new Machine(folder, `${killed} ${nodeRank}`, { ...shared, nodeRank, ...(nodeRank === killed ? { env } : {}) })
@@ -117,7 +117,7 @@ Deno.test(
       await Promise.all(machines.map((machine) => machine.at(26)));
       dead.kill("SIGKILL");
       assert.equal(await survivor.exits(20), restartable, survivor.stderr);
-      assert.match(survivor.stderr, /1 of 2 machines met again within 3 s.*step-00000020: go on with .*--resume/);
+      assert.match(survivor.stderr, /1 of 2 machines met again within 6 s.*step-00000020: go on with .*--resume/);
       const again = together(folder, 2, terms);
       const [first, second] = await trainHere(folder, [
         { ...again, nodeRank: 0, resume: survivor.run },
@@ -135,7 +135,7 @@ Deno.test(
 Deno.test(
   "a machine that stood still comes back as a newcomer; strangers disturb nobody; a straggler is named",
   inFolder(async (folder) => {
-    const shared = together(folder, 3, { steps: 1_000_000, minNodes: 2, commitSteps: 10, peerTimeout: 2 });
+    const shared = together(folder, 3, { steps: 1_000_000, minNodes: 2, commitSteps: 10, peerTimeout: 3 });
     const trace = (i: number) => `${folder}/trace${i}.json`;
     const machines = start(folder, shared, [
       // As a user starts it, and stops it.
@@ -162,8 +162,8 @@ Deno.test(
     let from = counts(machines);
     still.kill("SIGSTOP");
     // Longer than ranks may show no sign of life, which they could not.
-    await Promise.all([form([leader, slow], 2, from), new Promise((resolve) => setTimeout(resolve, 4000))]);
-    assert.match(only(leader.events, "lost")[0].message, /^Lost node 2 .*: silent for 2 s$/);
+    await Promise.all([form([leader, slow], 2, from), new Promise((resolve) => setTimeout(resolve, 5000))]);
+    assert.match(only(leader.events, "lost")[0].message, /^Lost node 2 .*: silent for 3 s$/);
     from = counts(machines);
     still.kill("SIGCONT");
     await form(machines, 3, from);
