@@ -22,8 +22,8 @@ type Notice =
   | { readonly kind: "waiting"; readonly names: readonly string[] }
   /** A member was lost. */
   | { readonly kind: "lost"; readonly rank: number; readonly why: string }
-  /** The sender ends the world. */
-  | { readonly kind: "ended"; readonly sentence: string; readonly mistake: boolean }
+  /** A member has ended the world. */
+  | { readonly kind: "ended"; readonly rank: number; readonly sentence: string; readonly mistake: boolean }
   /** The sender has nothing more to do in this world; the others may still read what it sent. */
   | { readonly kind: "left" };
 
@@ -32,7 +32,7 @@ const noticeSchema: Schema<Notice> = variants<Notice>({
   alive: {},
   waiting: { names: list(text(600), sizeMost) },
   lost: { rank: whole(0, sizeMost - 1), why: text(sentenceMost) },
-  ended: { sentence: text(sentenceMost), mistake: truth },
+  ended: { rank: whole(0, sizeMost - 1), sentence: text(sentenceMost), mistake: truth },
   left: {},
 });
 
@@ -115,7 +115,7 @@ export class World {
    */
   end(reason: string, mistake = false): Promise<void> {
     const sentence = reason.slice(0, sentenceMost);
-    return this.#end(errorOf({ sentence, mistake }), { kind: "ended", sentence, mistake });
+    return this.#end(errorOf({ sentence, mistake }), { kind: "ended", rank: this.rank, sentence, mistake });
   }
 
   /** Takes this node out of the world without ending it: what it has sent can still be read by the others. */
@@ -165,7 +165,7 @@ export class World {
         if (notice.kind === "left") this.gone.add(rank);
         if (notice.kind === "lost") this.#lose(notice.rank, notice.why);
         if (notice.kind === "ended") {
-          const reason = `${name} ended the world: ${notice.sentence}`;
+          const reason = `${this.machines[notice.rank] ?? name} ended the world: ${notice.sentence}`;
           this.#end(notice.mistake ? new UserError(reason) : errorOf({ sentence: reason, mistake: false }), notice);
         }
       }

@@ -45,11 +45,11 @@ export type SumOverMachines = (data: Float32Array, bucket: number) => Promise<vo
 export async function serveSums(setup: GroupSetup, sum: SumOverMachines, signal: AbortSignal): Promise<void> {
   const words = new Int32Array(setup.memory.buffer);
   const areas = Array.from({ length: setup.turns }, (_, turn) => areaOf(setup, 0, turn));
-  const aborted = new Promise<void>((resolve) => signal.addEventListener("abort", () => resolve(), { once: true }));
+  signal.addEventListener("abort", () => Atomics.notify(words, askedWord(setup)), { once: true });
   for (let done = Atomics.load(words, doneWord(setup)); !signal.aborted;) {
     if (Atomics.load(words, askedWord(setup)) === done) {
       const wait = Atomics.waitAsync(words, askedWord(setup), done);
-      if (wait.async) await Promise.race([wait.value, aborted]);
+      if (wait.async) await wait.value;
       continue;
     }
     const next = (done + 1) | 0;
@@ -59,8 +59,6 @@ export async function serveSums(setup: GroupSetup, sum: SumOverMachines, signal:
     Atomics.store(words, doneWord(setup), done);
     Atomics.notify(words, doneWord(setup));
   }
-  // A wait that nobody ends would keep its thread from ending.
-  Atomics.notify(words, askedWord(setup));
 }
 
 /** The memory in which a group's sums are made, and where the network's thread may put what it receives. */

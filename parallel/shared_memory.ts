@@ -18,6 +18,8 @@ import { type SumAreas, sumAreas } from "./sum_areas.ts";
 
 /** Waits look up this often, in ms, whether the run has failed. */
 const lookMilliseconds = 200;
+/** Between two looks this long, in ms, the process itself stood still: for so long nobody could be waited for. */
+const stillMilliseconds = 10 * lookMilliseconds;
 
 /**
  * Waits until the counter `words[index]`, which `other` moves, has reached `value`. `StoppedError` when the run has failed,
@@ -33,14 +35,18 @@ export function awaitCounter(
   // Counters wrap around.
   if (((current - value) | 0) >= 0) return;
   const { status, rank, other } = who;
-  const start = performance.now();
+  let start = performance.now();
+  let looked = start;
   status.waiting(rank, other);
   try {
     do {
       Atomics.wait(words, index, current, lookMilliseconds);
       status.check();
+      const now = performance.now();
+      if (now - looked > stillMilliseconds) start = now;
+      looked = now;
       const silence = status.follow(rank, other);
-      if (Math.min(silence, performance.now() - start) > who.limit()) {
+      if (Math.min(silence, now - start) > who.limit()) {
         throw stallError(describeWait(status.waits(rank + 1).find((wait) => wait.rank === rank)!));
       }
       current = Atomics.load(words, index);

@@ -99,17 +99,24 @@ async function writeWeights(
 
 /**
  * Saves a checkpoint and then removes all but the newest `keep` (0: none is removed). Returns its folder. A `MachineError`
- * says which checkpoint is still there.
+ * says which checkpoint is still there. Where several processes may save in one folder each needs a `mark` of its own.
  */
-export async function saveCheckpoint(runFolder: string, contents: CheckpointContents, keep: number): Promise<string> {
+export async function saveCheckpoint(
+  runFolder: string,
+  contents: CheckpointContents,
+  keep: number,
+  mark = "",
+): Promise<string> {
   const parent = checkpointsFolder(runFolder);
   const path = `${parent}/step-${String(contents.step).padStart(8, "0")}`;
-  const temporary = `${path}.tmp`;
+  const temporary = `${path}${mark}.tmp`;
   try {
     Deno.mkdirSync(parent, { recursive: true });
     // What crashed saves left behind.
     for (const entry of Deno.readDirSync(parent)) {
-      if (entry.name.endsWith(".tmp")) Deno.removeSync(`${parent}/${entry.name}`, { recursive: true });
+      if (entry.name.replace(/^step-\d+/, "") === `${mark}.tmp`) {
+        Deno.removeSync(`${parent}/${entry.name}`, { recursive: true });
+      }
     }
     Deno.mkdirSync(temporary);
     const files: Record<string, string> = {};

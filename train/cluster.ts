@@ -3,21 +3,31 @@
  * @module
  */
 
-import { messageOf, UserError } from "../errors.ts";
+import { MachineError, messageOf, UserError } from "../errors.ts";
 import { saveCheckpoint } from "./checkpoint.ts";
 import { checkpointOf } from "./checkpoint_contents.ts";
-import { NetworkThread } from "./network_thread.ts";
+import type { MetWorld } from "./network_protocol.ts";
+import { NetworkThread, WorldEnded } from "./network_thread.ts";
 import type { NodePlace } from "./node_place.ts";
 import type { PreparedRun } from "./prepare_run.ts";
 import type { RunRecord } from "./run_record.ts";
 import { RunState, tensorsOf } from "./run_state.ts";
-import { describeRun, newestState, offerOf, worldOf } from "./run_terms.ts";
+import { nameWeights, newestState, offerOf, worldOf } from "./run_terms.ts";
 import type { RunWorld } from "./run_world.ts";
 import type { CompleteSettings } from "./settings.ts";
 
+const isNotFinite = (error: unknown) => messageOf(error).includes("Training stopped at step");
+
 /** True if an error is one that the run would come to on any machine. */
 function isOfTheRun(error: unknown): boolean {
-  return error instanceof UserError || messageOf(error).includes("Training stopped at step");
+  return error instanceof UserError || isNotFinite(error);
+}
+
+/** What the ranks of this machine are ended by when the world has ended: the run goes on elsewhere, unless it cannot. */
+export function endingOf(error: Error): Error {
+  // Numbers that are not finite are nobody's mistake.
+  if (isNotFinite(error)) return new MachineError(error.message);
+  return error instanceof UserError ? error : new WorldEnded(error.message, { restartable: true });
 }
 
 /** The machines with which this one trains. */
@@ -28,13 +38,11 @@ export class Cluster {
   readonly #record: RunRecord;
   readonly #signal: AbortSignal | undefined;
   #thread: NetworkThread | undefined;
-  #description: Record<string, string> | undefined;
+  #weights: string | undefined;
   /** Told when the world ends. */
   onLost: (error: Error) => void = () => {};
   /** Told when somebody waits to be let in. */
   onWaiting: () => void = () => {};
-  /** Why the world has ended. */
-  lost: Error | undefined;
 
   constructor(place: NodePlace, prepared: PreparedRun, record: RunRecord, signal: AbortSignal | undefined) {
     this.#place = place;
@@ -61,10 +69,7 @@ export class Cluster {
     const record = this.#record;
     return await NetworkThread.open(options, {
       onReport: (sentence) => record.message(sentence),
-      onLost: (error) => {
-        this.lost = error;
-        this.onLost(error);
-      },
+      onLost: (error) => this.onLost(error),
       onWaiting: (machines) => {
         if (machines.length > 0) this.onWaiting();
       },
@@ -76,15 +81,15 @@ export class Cluster {
   async meet(): Promise<RunWorld> {
     const { settings } = this.#prepared;
     this.#thread ??= await this.#open(settings);
-    this.#description ??= await describeRun(this.#prepared);
+    this.#weights ??= await nameWeights(this.#prepared);
+    // Before others wait for it.
+    if (this.state.step > 0) await this.state.inMemory();
     const abort = () => this.#thread!.abandon();
     this.#signal?.addEventListener("abort", abort);
     try {
-      this.#signal?.throwIfAborted();
       for (;;) {
-        this.lost = undefined;
         this.#record.message(`waiting for the other machines at ${this.#place.rendezvous}`);
-        const met = await this.#thread.meet(offerOf(this.#prepared, this.#description, this.state.name));
+        const met = await this.#meet();
         try {
           const { root, step, name, lacking } = newestState(met);
           if (lacking && step === 0) this.state.restart();
@@ -108,14 +113,36 @@ export class Cluster {
     }
   }
 
+  async #meet(): Promise<MetWorld> {
+    try {
+      this.#signal?.throwIfAborted();
+      return await this.#thread!.meet(offerOf(this.#prepared, { weights: this.#weights!, state: this.state.name }));
+    } catch (error) {
+      throw this.#signal?.aborted ? new MachineError("Asked to stop while it waited for the other machines") : error;
+    }
+  }
+
+  /** Why the world has ended; undefined until it has. */
+  get lost(): Error | undefined {
+    return this.#thread?.lost;
+  }
+
   /** Has the network make the sums that ranks ask for. */
   serve(order: Parameters<NetworkThread["serve"]>[0]): void {
     this.#thread!.serve(order);
   }
 
-  /** Stands back from the world in good order. */
-  async leave(): Promise<void> {
-    await this.#thread?.leave();
+  /** Has no more recorded for the timeline. */
+  untrace(): void {
+    this.#thread!.untrace();
+  }
+
+  /**
+   * Stands back from the world in good order when all have come so far, and the first one's disk has what it is to have.
+   * False if the world ended before.
+   */
+  async leave(anew: boolean): Promise<boolean> {
+    return await this.#thread!.leave(anew).then(() => true, () => false);
   }
 
   /** Ends the world for all because this machine, or the run, cannot go on. */
@@ -123,14 +150,17 @@ export class Cluster {
     if (this.lost === undefined) await this.#thread?.end(messageOf(error), isOfTheRun(error)).catch(() => {});
   }
 
-  /** Of a run that ends without its company, the newest state is put on the disk. */
-  async keepState(error: unknown): Promise<void> {
-    const { newest, step } = this.state;
-    if (!newest || isOfTheRun(error)) return;
-    const { run } = this.#prepared;
+  /** Of a run that ends without its company, the newest state is put on the disk, unless it is there. */
+  async keepState(): Promise<void> {
+    const { newest, step, name, saved } = this.state;
+    if (!newest || name === saved) return;
+    const { run, settings: { keep } } = this.#prepared;
+    // Machines that share a disk may be at it at once, in one folder.
+    const mark = `.${Deno.hostname()}.${Deno.pid}`;
     try {
       this.#record.makeFolder();
-      await saveCheckpoint(run, checkpointOf(this.#prepared, newest, step), this.#prepared.settings.keep);
+      const path = await saveCheckpoint(run, checkpointOf(this.#prepared, newest, step), keep, mark);
+      this.#record.tell({ event: "checkpoint", step, path });
     } catch (failure) {
       this.#record.message(`The state of step ${step} could not be saved: ${messageOf(failure)}`);
     }

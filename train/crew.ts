@@ -20,6 +20,8 @@ const unloadMilliseconds = 100;
 const reportMilliseconds = 5000;
 /** The ranks are looked after this often, in ms. */
 const lookMilliseconds = 500;
+/** Between two looks this long, in ms, the process itself stood still. */
+const stillMilliseconds = 4 * lookMilliseconds;
 
 /** What to do with what the ranks tell, and how patient to be. */
 export interface CrewHooks {
@@ -112,8 +114,13 @@ export function startRanks(tasks: readonly RankTask[], { stallTimeout, onMessage
     reported.add(key);
     onStall(text);
   };
+  let looked = performance.now();
   const look = () => {
     if (failure !== undefined) return;
+    const now = performance.now();
+    // This process itself stood still, so that nobody in it could show a sign of life.
+    if (now - looked > stillMilliseconds) { for (const { job } of tasks) status.beat(job.rank); }
+    looked = now;
     const waits = status.waits(tasks.length);
     for (const wait of waits) {
       // Waiting for one that computes is no stall.

@@ -146,7 +146,7 @@ export function makeExecutors(
       // Only gradients and the run's own numbers are summed over machines.
       const wide = name === "data" || name === "run" ? machines : undefined;
       const few = members.length === 1 && !wide || name === "world" || name === "run";
-      const elements = few ? 1024 : name === "data" ? bucket : activationElements;
+      const elements = few ? Math.max(1024, 64 * (wide?.size ?? 1)) : name === "data" ? bucket : activationElements;
       if (!made.has(key)) made.set(key, createGroup(members, elements, allocate, wide));
       groups[name] = made.get(key)!;
     }

@@ -16,7 +16,7 @@ export type NetworkOptions = Omit<NodeOptions, "report">;
 /** What the groups of ranks of this machine need from the network. */
 export interface ServeOrder {
   readonly type: "serve";
-  /** As many links for each as there are connections, in order. */
+  /** As many links for each as there are connections, in order; none if there is no other machine. */
   readonly groups: readonly GroupSetup[];
   readonly status: SharedArrayBuffer;
   /** Longest time in which a collective may make no headway. */
@@ -34,17 +34,20 @@ export type NetworkOrder =
   /** Gives tensors of machine `root` to all. */
   | { readonly type: "share"; readonly tensors: readonly Float32Array[]; readonly root: number }
   | ServeOrder
-  /** Stands back from the world in good order: nothing more is exchanged. */
-  | { readonly type: "leave" }
+  /** Stands back from the world in good order, when all do: nothing more is exchanged, or all meet `anew`. */
+  | { readonly type: "leave"; readonly anew: boolean }
   /** Ends the world for all, and why; `mistake`: the run cannot go on elsewhere either. */
   | { readonly type: "end"; readonly reason: string; readonly mistake: boolean }
+  /** Records no more for the timeline. */
+  | { readonly type: "untrace" }
   /** Gives up a meeting. */
   | { readonly type: "abandon" }
   | { readonly type: "close" };
 
 /** A world as it is told to the coordinator. */
 export interface MetWorld {
-  readonly number: number;
+  /** Tells it from all others, on all its machines alike. */
+  readonly id: string;
   readonly rank: number;
   readonly size: number;
   /** Names by rank. */

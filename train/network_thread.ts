@@ -26,7 +26,11 @@ export class WorldEnded extends MachineError {}
 /** The thread that has the links. */
 export class NetworkThread {
   readonly #worker: Worker;
-  #hooks: NetworkHooks;
+  readonly #hooks: NetworkHooks;
+  /** Why the world has ended; undefined until it has. */
+  lost: Error | undefined;
+  /** Why there is no thread any more. */
+  #failure: Error | undefined;
   /** What is waited for. */
   #expected: { type: string; resolve: (message: NetworkMessage) => void; reject: (error: Error) => void } | undefined;
 
@@ -36,9 +40,9 @@ export class NetworkThread {
     this.#worker.onmessage = ({ data }: MessageEvent<NetworkMessage>) => this.#hear(data);
     this.#worker.onerror = (event) => {
       event.preventDefault();
-      const error = new MachineError(`The thread that has the links failed: ${event.message}`, { restartable: true });
-      if (this.#expected) this.#expected.reject(error);
-      else this.#hooks.onLost(error);
+      const message = `The thread that has the links failed: ${event.message}`;
+      this.#failure = new MachineError(message, { restartable: true });
+      this.#fail(this.#failure);
     };
   }
 
@@ -49,22 +53,37 @@ export class NetworkThread {
     return thread;
   }
 
+  /** Tells whoever waits for the thread, or else that nothing goes on. */
+  #fail(error: Error): void {
+    const expected = this.#expected;
+    this.#expected = undefined;
+    if (expected) expected.reject(error);
+    else this.#lose(error);
+  }
+
+  #lose(error: Error): void {
+    this.lost = error;
+    this.#hooks.onLost(error);
+  }
+
   #hear(message: NetworkMessage): void {
     const expected = this.#expected;
-    if (message.type === "failed" || message.type === expected?.type) {
+    // What was told of the last world comes before the next one is met.
+    if (message.type === "met") this.lost = undefined;
+    if (message.type === expected?.type) {
       this.#expected = undefined;
-      if (message.type === "failed") expected?.reject(unpackFailure(message.failure));
-      else expected!.resolve(message);
-      return;
+      return expected.resolve(message);
     }
-    const { onReport, onLost, onWaiting, onTrace } = this.#hooks;
-    if (message.type === "report") onReport(message.sentence);
-    else if (message.type === "lost") onLost(unpackFailure(message.failure));
+    const { onReport, onWaiting, onTrace } = this.#hooks;
+    if (message.type === "failed") this.#fail(unpackFailure(message.failure));
+    else if (message.type === "report") onReport(message.sentence);
+    else if (message.type === "lost") this.#lose(unpackFailure(message.failure));
     else if (message.type === "waiting") onWaiting(message.machines);
     else if (message.type === "trace") onTrace(message.lane, message.spans);
   }
 
   #await<K extends NetworkMessage["type"]>(type: K): Promise<Extract<NetworkMessage, { type: K }>> {
+    if (this.#failure) return Promise.reject(this.#failure);
     return new Promise((resolve, reject) => {
       this.#expected = { type, resolve: resolve as (message: NetworkMessage) => void, reject };
     });
@@ -94,9 +113,14 @@ export class NetworkThread {
     this.#worker.postMessage({ type: "serve", ...order } satisfies NetworkOrder);
   }
 
-  /** Stands back in good order when nothing more is exchanged. */
-  async leave(): Promise<void> {
-    await this.#order({ type: "leave" }, "left");
+  /** Has no more recorded for the timeline. */
+  untrace(): void {
+    this.#worker.postMessage({ type: "untrace" } satisfies NetworkOrder);
+  }
+
+  /** Stands back in good order when nothing more is exchanged; rejects if the world ended before all did. */
+  async leave(anew: boolean): Promise<void> {
+    await this.#order({ type: "leave", anew }, "left");
   }
 
   /** Ends the world for all, and says why; `mistake`: nobody should go on. */
@@ -111,6 +135,6 @@ export class NetworkThread {
 
   /** Ends the thread. */
   async close(): Promise<void> {
-    await this.#order({ type: "close" }, "closed");
+    if (!this.#failure) await this.#order({ type: "close" }, "closed");
   }
 }

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { messageOf, UserError } from "../errors.ts";
+import { MachineError, messageOf, UserError } from "../errors.ts";
 import { Trace } from "../gpu/trace.ts";
 import type { Link } from "../network/link.ts";
 import { Node, type World } from "../network/node.ts";
@@ -65,8 +65,8 @@ class Service {
     } catch (error) {
       if (this.#over) return;
       const cause = await this.world.cause(error);
-      this.#lose(cause);
-      if (cause === error) this.world.end(messageOf(error), error instanceof UserError);
+      // If nobody is lost, this has all hear of it, this machine too.
+      if (cause === error) await this.world.end(messageOf(error), error instanceof UserError);
     }
   }
 
@@ -86,7 +86,7 @@ class Service {
     status.doing(networkRank, "sums over all machines");
     const { rank, size } = this.world;
     const made = groups.map((setup, lane) => {
-      const spans = trace ? this.#traces[lane] = new Trace() : undefined;
+      if (trace) this.#traces[lane] = new Trace();
       const group = new ProcessGroup({
         rank,
         size,
@@ -94,14 +94,14 @@ class Service {
         timeoutSeconds,
         algorithm,
         memory: summingMemory(setup),
-        onPhase: (phase) => spans?.next(1, phase, "phase"),
+        onPhase: (phase) => this.#traces[lane]?.next(1, phase, "phase"),
       });
       this.#groups.push(group);
-      return { setup, lane, group, spans };
+      return { setup, lane, group };
     });
     this.#watch(status);
-    if (tune) await this.#guard(this.#tune(made.map(({ group }) => group)));
-    for (const { setup, lane, group, spans } of made) {
+    if (tune && made.length > 0) await this.#guard(this.#tune(made.map(({ group }) => group)));
+    for (const { setup, lane, group } of made) {
       const sums = new Map<number, ProcessGroup | CompressedSum>();
       // Numbers of the run go as they are.
       const sumOf = (bucket: number, length: number) => {
@@ -110,9 +110,13 @@ class Service {
       };
       const sum = async (data: Float32Array, bucket: number) => {
         const megabytes = (data.byteLength / 1e6).toPrecision(3);
-        spans?.next(0, lane === 0 ? "sum of numbers" : `all-reduce of bucket ${bucket}, ${megabytes} MB`, "collective");
+        this.#traces[lane]?.next(
+          0,
+          lane === 0 ? "sum of numbers" : `all-reduce of bucket ${bucket}, ${megabytes} MB`,
+          "collective",
+        );
         await sumOf(bucket, data.length).allReduce(data);
-        spans?.close();
+        this.#traces[lane]?.close();
         this.#tellTrace();
       };
       this.#guard(serveSums(setup, sum, this.#stop.signal));
@@ -150,11 +154,23 @@ class Service {
     this.#traces.forEach((trace, lane) => trace.idle && this.#post({ type: "trace", lane, spans: trace.take() }));
   }
 
-  /** Stands back in good order. */
-  async leave(): Promise<void> {
-    if (this.#over) return;
+  /** Records no more for the timeline. */
+  untrace(): void {
+    this.#traces.forEach((trace, lane) => this.#post({ type: "trace", lane, spans: trace.take() }));
+    this.#traces.length = 0;
+  }
+
+  /** Has nothing more to say: another world is to come. */
+  close(): void {
+    if (!this.#over) this.#finish();
+  }
+
+  /** Stands back in good order, when all do: for good, or to meet `anew`. */
+  async leave(anew: boolean): Promise<void> {
+    if (this.#over) throw new MachineError("The world has ended already");
+    await this.#groups[0]?.barrier();
     this.#finish();
-    await this.world.leave();
+    await (anew ? this.world.end("the machines meet anew") : this.world.leave());
   }
 
   /** Ends the world for all. */
@@ -176,17 +192,19 @@ export async function runNetwork(
   let service: Service | undefined;
   const carryOut = async (order: NetworkOrder) => {
     if (order.type === "meet") {
+      service?.close();
       const world = await node.meet(order.offer);
       service = new Service(world, post);
-      const { number, rank, size, machines, survivors, facts } = world;
-      return post({ type: "met", world: { number, rank, size, machines, survivors, facts } });
+      const { membership: { world: id }, rank, size, machines, survivors, facts } = world;
+      return post({ type: "met", world: { id, rank, size, machines, survivors, facts } });
     }
     if (order.type === "serve") await service?.serve(order);
+    else if (order.type === "untrace") service?.untrace();
     else if (order.type === "share") {
       await service!.share(order.tensors, order.root);
       post({ type: "shared" });
     } else if (order.type === "leave" || order.type === "end") {
-      await (order.type === "leave" ? service?.leave() : service?.end(order.reason, order.mistake));
+      await (order.type === "leave" ? service?.leave(order.anew) : service?.end(order.reason, order.mistake));
       post({ type: "left" });
     } else await node.close();
   };

@@ -81,6 +81,7 @@ export async function prepareRun(given: GivenSettings, onEvent: (event: TrainEve
   }
   let settings = completeSettings(given, saved ? inheritedSettings(saved.settings) : {});
   const place = await readNodePlace(settings);
+  if (place) checkShares(place, settings);
   const selections = listSelections();
   if (selections.length === 0) throw noDeviceError();
   const devices = ownDevices(settings.devices, selections, place, onProgress);
@@ -156,6 +157,19 @@ export async function prepareRun(given: GivenSettings, onEvent: (event: TrainEve
     initFolder,
     firstStep,
   };
+}
+
+/** Throws `UserError` if the batch could not be shared any more when machines come or go. */
+function checkShares({ nodes }: NodePlace, { balance, batchSize, minNodes = nodes }: CompleteSettings): void {
+  if (batchSize < nodes) {
+    throw new UserError(`--batch-size ${batchSize} is less than one sequence for each of --nodes ${nodes}`);
+  }
+  if (balance.includes(":") && minNodes < nodes) {
+    throw new UserError(
+      `--balance ${balance} is for as many copies as there are from the beginning to the end: with --min-nodes ${minNodes} ` +
+        `of ${nodes} use auto or even`,
+    );
+  }
 }
 
 /** The devices of this process: of all those of its machine its share, where a launcher has started several there. */

@@ -25,6 +25,8 @@ export class RunState {
   #newest: CheckpointMemory | undefined;
   #step: number;
   #name: string;
+  /** The name of the state that was last seen whole on the disk. */
+  saved: string | undefined;
 
   constructor(prepared: PreparedRun, machines: number) {
     const { firstStep, resumeFolder } = prepared;
@@ -32,6 +34,7 @@ export class RunState {
     this.#step = firstStep;
     // What lies on the disk of this machine need not be what lies on another's.
     this.#name = resumeFolder === undefined ? begun : `${firstStep} ${crypto.randomUUID()}`;
+    if (resumeFolder !== undefined) this.saved = this.#name;
     this.#memories = Array.from({ length: machines > 1 ? 2 : 1 }, () => makeCheckpointMemory(prepared.configuration));
   }
 

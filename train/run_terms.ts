@@ -5,6 +5,7 @@
 
 import { createHash } from "node:crypto";
 import { hashFile } from "../data/token_file.ts";
+import { UserError } from "../errors.ts";
 import type { Offer } from "../network/node.ts";
 import { nameMesh, worldSize } from "../parallel/mesh.ts";
 import type { MetWorld } from "./network_protocol.ts";
@@ -47,18 +48,21 @@ function lanesOf({ mesh: { pipeline, tensor }, picked: { connections } }: Prepar
   return (1 + pipeline * tensor) * connections;
 }
 
-/** SHA-256 of the weights that a run starts from. */
-async function hashWeights(folder: string): Promise<string> {
+/** What tells the weights that a run starts from; those of a state that it goes on from have a name of their own. */
+export async function nameWeights({ initFolder: folder }: PreparedRun): Promise<string> {
+  if (folder === undefined) return "from --seed";
   const files = [...Deno.readDirSync(folder)].map(({ name }) => name).filter((name) => name.endsWith(".safetensors"));
   const hashes = await Promise.all(files.sort().map((name) => hashFile(`${folder}/${name}`)));
-  return hashes.join(" ").slice(0, 1000);
+  return createHash("sha256").update(hashes.join()).digest("hex");
 }
 
 /** What must be the same on all machines, by the names under which a difference is told. */
-export async function describeRun(prepared: PreparedRun): Promise<Record<string, string>> {
-  const { picked, configuration, sequenceLength, dataHash, mesh, initFolder } = prepared;
+export function describeRun(prepared: PreparedRun): Record<string, string> {
+  const { picked, configuration, sequenceLength, dataHash, mesh } = prepared;
   const model = Object.entries(configuration).map(([name, value]) => [`model ${name}`.slice(0, 64), String(value)]);
-  const settings = common.map((name) => [`--${flagName(name)}`, String(picked[name])]);
+  // Gradients that are sharded are summed in every micro-batch, which all must then have as many of.
+  const names: readonly SettingName[] = picked.zero < "2" ? common : [...common, "microBatchSize", "microBatches"];
+  const settings = names.map((name) => [`--${flagName(name)}`, String(picked[name])]);
   // Copies of the model that share out its state do so alike everywhere.
   const copies = picked.zero === "0" ? 1 : mesh.data;
   return {
@@ -67,24 +71,30 @@ export async function describeRun(prepared: PreparedRun): Promise<Record<string,
     "sequence length": String(sequenceLength),
     data: dataHash,
     "mesh of a machine": nameMesh({ ...mesh, data: copies }),
-    weights: initFolder === undefined ? "from --seed" : await hashWeights(initFolder),
     ...Object.fromEntries(settings),
   };
 }
 
-/** What this machine brings to a meeting. `state` names the state that it has. */
-export function offerOf(prepared: PreparedRun, description: Record<string, string>, state: string): Offer {
+/** What a machine starts from or goes on from: names of weights and state. */
+export interface OwnState {
+  readonly weights: string;
+  readonly state: string;
+}
+
+/** What this machine brings to a meeting. */
+export function offerOf(prepared: PreparedRun, own: OwnState): Offer {
   const { mesh, selections, unequal } = prepared;
   const kinds = selections.map(({ device }) => `${device?.name} ${device?.deviceId}`);
   const hash = createHash("sha256").update(kinds.sort().join("\n")).digest("hex");
   const copies = String(mesh.data);
-  const facts = { copies, ranks: String(worldSize(mesh)), devices: hash, unequal: String(unequal), state };
-  return { description, facts, lanes: lanesOf(prepared) };
+  const facts = { copies, ranks: String(worldSize(mesh)), devices: hash, unequal: String(unequal), ...own };
+  return { description: describeRun(prepared), facts, lanes: lanesOf(prepared) };
 }
 
 /** The world that was met, as ranks need to know it. */
-export function worldOf({ rank, size, machines, facts }: MetWorld): RunWorld {
+export function worldOf({ id, rank, size, machines, facts }: MetWorld): RunWorld {
   return {
+    id,
     machine: { rank, size },
     names: machines,
     copies: facts.map(({ copies }) => Number(copies)),
@@ -94,16 +104,24 @@ export function worldOf({ rank, size, machines, facts }: MetWorld): RunWorld {
 }
 
 /**
+/**
  * Who has the newest state, and whether others lack it. A state's name begins with its number of steps. Of a run that was
- * under way its members' count, not what somebody brings along.
+ * under way its members' count, not what somebody brings along. `UserError` if nobody has one and the machines would start
+ * from different weights.
  */
 export function newestState(
-  { facts, survivors }: MetWorld,
+  { machines, facts, survivors }: MetWorld,
 ): { root: number; step: number; name: string; lacking: boolean } {
   const counts = (rank: number) => survivors.length === 0 || survivors.includes(rank);
   const steps = facts.map(({ state }, rank) => counts(rank) ? parseInt(state) : -1);
   const step = Math.max(...steps);
   const root = steps.indexOf(step);
   const name = facts[root].state;
+  const other = facts.findIndex(({ weights }) => weights !== facts[0].weights);
+  if (step === 0 && other > 0) {
+    throw new UserError(
+      `The machines do not start from the same weights: give ${machines[other]} the --init of ${machines[0]}`,
+    );
+  }
   return { root, step, name, lacking: facts.some(({ state }) => state !== name) };
 }

@@ -8,6 +8,8 @@ import { type Mesh, worldSize } from "../parallel/mesh.ts";
 
 /** The machines of a run, until one comes or goes. */
 export interface RunWorld {
+  /** Tells it from all others, on all its machines alike. */
+  readonly id: string;
   /** This machine among them. */
   readonly machine: MachinePlace;
   /** Their names, in order. */
@@ -25,6 +27,7 @@ const total = (counts: readonly number[]) => counts.reduce((a, b) => a + b, 0);
 /** The world of one machine alone. */
 export function soleMachine(mesh: Mesh): RunWorld {
   return {
+    id: "",
     machine: { rank: 0, size: 1 },
     names: [Deno.hostname()],
     copies: [mesh.data],

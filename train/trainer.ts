@@ -75,14 +75,15 @@ export async function train(given: GivenSettings, hooks: TrainHooks = {}): Promi
       record.begin(world, state.step);
       try {
         const ended = await trainInWorld({ prepared, world, state, record, signal: hooks.signal, cluster });
+        const parted = await cluster?.leave(ended.regroups);
         if (!ended.regroups) {
-          await cluster?.leave();
+          // Who was to save the last state may not have.
+          if (parted === false) await cluster!.keepState();
           const seconds = (performance.now() - started) / 1e3;
           const { regroups: _, ...result } = { ...ended, seconds };
           record.tell({ event: "done", ...result });
           return { run, ...result };
         }
-        await cluster?.leave();
       } catch (error) {
         if (!(error instanceof WorldEnded)) throw error;
         record.tell({ event: "lost", step: state.step, message: error.message });
@@ -90,7 +91,7 @@ export async function train(given: GivenSettings, hooks: TrainHooks = {}): Promi
     }
   } catch (error) {
     await cluster?.end(error);
-    await cluster?.keepState(error);
+    await cluster?.keepState();
     record.failed(error);
     throw withLastCheckpoint(error, run);
   } finally {

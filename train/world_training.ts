@@ -3,12 +3,12 @@
  * @module
  */
 
-import { MachineError, UserError } from "../errors.ts";
+import { MachineError } from "../errors.ts";
 import { parameterCount } from "../model/configuration.ts";
 import { nameMesh } from "../parallel/mesh.ts";
 import { saveCheckpoint } from "./checkpoint.ts";
 import { checkpointOf } from "./checkpoint_contents.ts";
-import type { Cluster } from "./cluster.ts";
+import { type Cluster, endingOf } from "./cluster.ts";
 import { type Crew, startRanks } from "./crew.ts";
 import { WorldEnded } from "./network_thread.ts";
 import { makeJobs } from "./make_jobs.ts";
@@ -17,6 +17,7 @@ import { controlSlots, patienceOf, type RankJob, type RankMessage } from "./rank
 import type { RunRecord } from "./run_record.ts";
 import type { RunState } from "./run_state.ts";
 import type { RunWorld } from "./run_world.ts";
+import { traceSteps } from "./trace_file.ts";
 
 /** What trains, with whom, and who is told. */
 export interface WorldTraining {
@@ -60,13 +61,11 @@ export async function trainInWorld(training: WorldTraining): Promise<WorldResult
   const control = new Int32Array(jobs[0].control);
   const progress = { loss: NaN, validationLoss: NaN, path: "", saving: Promise.resolve() as Promise<unknown> };
   const { stallTimeout } = prepared.picked;
-  const { size } = world.machine;
-  if (size > 1) {
+  if (cluster) {
     // Who is silent is found by beats; a rank that computes for long is looked after on its own machine.
     const timeoutSeconds = 2 * patienceOf({ stallTimeout }).first / 1e3;
-    const groups = groupsOverMachines(jobs);
-    cluster!.serve({
-      groups,
+    cluster.serve({
+      groups: groupsOverMachines(jobs),
       status: jobs[0].executor.status,
       timeoutSeconds,
       compression: prepared.picked.gradCompression,
@@ -91,8 +90,7 @@ export async function trainInWorld(training: WorldTraining): Promise<WorldResult
   const lose = (error: Error) => {
     // Whoever has nothing more to exchange ends in good order.
     if (Atomics.load(control, controlSlots.parted) !== 0) return;
-    const ended = error instanceof UserError ? error : new WorldEnded(error.message, { restartable: true });
-    crew.fail(ended, regroupMilliseconds);
+    crew.fail(endingOf(error), regroupMilliseconds);
   };
   if (cluster) {
     cluster.onWaiting = () => void Atomics.store(control, controlSlots.newcomers, 1);
@@ -127,19 +125,18 @@ export async function trainInWorld(training: WorldTraining): Promise<WorldResult
 /** The groups of this machine's ranks that sum over machines: that of all, then those that sum gradients, by first rank. */
 function groupsOverMachines(jobs: readonly RankJob[]) {
   const all = jobs.flatMap(({ executor: { groups } }) => [groups.run, groups.data]);
-  return [...new Set(all)];
+  return [...new Set(all)].filter(({ machines }) => machines !== undefined);
 }
 
 /** What is done with what ranks tell. */
 function listener(
-  { prepared, world, state, record }: WorldTraining,
+  { prepared, world, state, record, cluster }: WorldTraining,
   jobs: readonly RankJob[],
   control: Int32Array,
   progress: { loss: number; validationLoss: number; path: string; saving: Promise<unknown> },
   crew: () => Crew,
 ): (rank: number, message: RankMessage) => void {
   const { settings, picked, pick, run, configuration, sequenceLength, mesh } = prepared;
-  const { firstStep } = jobs[0];
   const tokensPerStep = settings.batchSize * sequenceLength;
   const leads = world.machine.rank === 0;
   const ready = new Map<number, Extract<RankMessage, { type: "ready" }>>();
@@ -168,13 +165,14 @@ function listener(
           microBatchSize: largest.microBatchSize,
           bytes: largest.bytes,
           memory: largest.memory,
-          firstStep,
+          firstStep: jobs[0].firstStep,
         });
       }
       case "step": {
         progress.loss = data.loss;
+        if (data.step - jobs[0].firstStep === traceSteps) cluster?.untrace();
         const { type: _, milliseconds, ...rest } = data;
-        const tokens = (data.step - firstStep) * tokensPerStep;
+        const tokens = (data.step - prepared.firstStep) * tokensPerStep;
         const tokensPerSecond = tokensPerStep / (milliseconds / 1e3);
         return record.tell({ event: "step", ...rest, tokens, tokensPerSecond, milliseconds });
       }
@@ -190,13 +188,15 @@ function listener(
       case "checkpoint": {
         const { step, slot, save } = data;
         const memory = jobs[0].checkpoints[slot];
-        state.filled(memory, step, `${step} ${world.names.join()}`);
+        const name = `${step} ${world.id}`;
+        state.filled(memory, step, name);
         if (!save) return;
         if (!leads) return saved();
         const { loss, validationLoss } = progress;
         const contents = checkpointOf(prepared, memory, step, { loss, validationLoss });
         progress.saving = saveCheckpoint(run, contents, settings.keep).then((path) => {
           progress.path = path;
+          state.saved = name;
           saved();
           record.tell({ event: "checkpoint", step, path });
         });

@@ -156,6 +156,13 @@ Deno.exit(0);`,
     assert.deepEqual([...Deno.readDirSync(checkpointsFolder(folder))].map(({ name }) => name), ["step-00000001"]);
   }));
 
+Deno.test("machines that share a disk may save one state at once: it is whole, and nothing else is left", () =>
+  inFolder(async (folder) => {
+    await Promise.all(["", ".a.1", ".b.2"].map((mark) => saveCheckpoint(folder, contents(7), 2, mark)));
+    (await openCheckpoint(folder)).close();
+    assert.deepEqual([...Deno.readDirSync(checkpointsFolder(folder))].map(({ name }) => name), ["step-00000007"]);
+  }));
+
 Deno.test("saveCheckpoint() into a folder that cannot be made is a MachineError", () =>
   inFolder(async (folder) => {
     Deno.writeTextFileSync(`${folder}/file`, "");
