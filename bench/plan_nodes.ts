@@ -3,8 +3,9 @@
  * shaped: network namespaces with `tc tbf`, so for root on Linux. Ends with 1 if one is off by more than 15%.
  *
  * `--what sums` (default): all-reduces by ring and doubling, from the line's rate and the latency that `muster comm-bench`
- * finds. `--what lanes`: buckets of two groups of ranks that share a link, while others are still to come. `--what steps`: whole steps of `muster train`. All hosts share the cores of this machine, so that predictions from a
- * device's rates would be of other hosts: work without the links is taken from a run of the same hosts whose links are
+ * finds. `--what lanes`: buckets of two groups of ranks that share a link, while others are still to come. `--what steps`:
+ * whole steps of `muster train`. All hosts share the cores of this machine, so that predictions from a device's rates would
+ * be of other hosts: work without the links is taken from a run of the same hosts whose links are
  * not shaped, and the plan's times are stretched to it. What is checked is when buckets are ready, how long their sums
  * take, and how much of that shows.
  *
@@ -18,7 +19,7 @@ import { UserError } from "../errors.ts";
 import { exchangeOver, type Phase } from "../train/exchange.ts";
 import { planTraining } from "../train/plan_training.ts";
 import { parseSettings } from "../train/settings.ts";
-import { type Hosts, openHosts } from "./hosts.ts";
+import { type Host, whyNoHosts, withHosts } from "../tests/hosts/hosts.ts";
 
 /** A prediction beside what was measured. */
 interface Row {
@@ -55,35 +56,39 @@ const median = (numbers: readonly number[]) => numbers.toSorted((a, b) => a - b)
 const path = (name: string) => new URL(name, import.meta.url).pathname;
 const env = { MUSTER_SECRET: crypto.randomUUID() };
 
-/** Runs a module on `count` hosts at once; gives what host 0 prints. */
-async function onHosts(hosts: Hosts, count: number, module: string, argsOf: (i: number) => string[]): Promise<string> {
-  const outputs = await Promise.all(Array.from({ length: count }, (_, i) =>
-    hosts.command(i, Deno.execPath(), {
-      args: ["run", "-A", "--quiet", path(module), ...argsOf(i)],
-      env,
-      stdin: "null",
-      stdout: "piped",
-      stderr: "piped",
-    }).output()));
-  outputs.forEach(({ success, stderr }, i) => {
-    if (!success) throw new Error(`Host ${i} has failed: ${new TextDecoder().decode(stderr).trim()}`);
+/** Limits the lines of all hosts; undefined: no limit. */
+const shape = (hosts: readonly Host[], rate?: string) => hosts.forEach((host) => host.shape({ rate }));
+
+/** Runs a module on the first `count` hosts at once; gives what host 0 prints. */
+async function onHosts(
+  hosts: readonly Host[],
+  count: number,
+  module: string,
+  argsOf: (i: number) => string[],
+): Promise<string> {
+  const command = [Deno.execPath(), "run", "-A", "--quiet", path(module)];
+  const ended = await Promise.all(
+    hosts.slice(0, count).map((host, i) => host.run([...command, ...argsOf(i)], { env }).ended),
+  );
+  ended.forEach(({ code, stderr }, i) => {
+    if (code !== 0) throw new Error(`Host ${i} has failed: ${stderr.trim()}`);
   });
-  return new TextDecoder().decode(outputs[0].stdout);
+  return ended[0].stdout;
 }
 
-const nodeFlags = (hosts: Hosts, count: number, i: number) =>
-  ["--nodes", count, "--rendezvous", `${hosts.address(0)}:${port}`, "--node-rank", i].map(String);
+const nodeFlags = (hosts: readonly Host[], count: number, i: number) =>
+  ["--nodes", count, "--rendezvous", `${hosts[0].address}:${port}`, "--node-rank", i].map(String);
 
 /** The model of these links: their rate, and the latency between the first two hosts. */
-async function linkOf(hosts: Hosts): Promise<LinkModel> {
+async function linkOf(hosts: readonly Host[]): Promise<LinkModel> {
   const flags = (i: number) => ["comm-bench", ...nodeFlags(hosts, 2, i), "--sizes", "4KiB", "--json"];
   const { links: [{ microseconds }] } = JSON.parse(await onHosts(hosts, 2, "../cli.ts", flags));
   return parseLink(`${values.rate},${microseconds}us`);
 }
 
 /** Times at which the buckets of lanes have come: for each round, those of one lane behind those of another. */
-async function timeLanes(hosts: Hosts, count: number, algorithm: MeasuredAlgorithm, lanes: LaneSum[][]) {
-  const plan = [count, hosts.address(0), port, algorithm, rounds, JSON.stringify(lanes)].map(String);
+async function timeLanes(hosts: readonly Host[], count: number, algorithm: MeasuredAlgorithm, lanes: LaneSum[][]) {
+  const plan = [count, hosts[0].address, port, algorithm, rounds, JSON.stringify(lanes)].map(String);
   const output = await onHosts(hosts, count, "plan_nodes_member.ts", (i) => [String(i), ...plan]);
   return output.trim().split("\n").map((line): number[] => JSON.parse(line));
 }
@@ -94,7 +99,7 @@ function rowOf(hosts: number, what: string, predicted: number, seconds: readonly
 }
 
 /** Single all-reduces. */
-async function benchSums(hosts: Hosts, count: number, link: LinkModel): Promise<Row[]> {
+async function benchSums(hosts: readonly Host[], count: number, link: LinkModel): Promise<Row[]> {
   const rows: Row[] = [];
   for (const algorithm of ["ring", "doubling"] as const) {
     for (const bytes of values[algorithm].split(",").map(Number)) {
@@ -110,7 +115,7 @@ async function benchSums(hosts: Hosts, count: number, link: LinkModel): Promise<
  * Buckets of two groups of ranks that become ready in the course of a backward pass, here of a timer: the first few hide
  * behind it, the others queue up.
  */
-async function benchLanes(hosts: Hosts, count: number, link: LinkModel): Promise<Row[]> {
+async function benchLanes(hosts: readonly Host[], count: number, link: LinkModel): Promise<Row[]> {
   const bytes = 2 ** 20;
   /** What a bucket takes alone. */
   const { seconds } = allReduceCost("ring", count, bytes, link);
@@ -129,7 +134,12 @@ async function benchLanes(hosts: Hosts, count: number, link: LinkModel): Promise
 }
 
 /** Times of a run's steps from the fifth on, in ms. */
-async function stepsOf(hosts: Hosts, count: number, flags: readonly string[], folder: string): Promise<number[]> {
+async function stepsOf(
+  hosts: readonly Host[],
+  count: number,
+  flags: readonly string[],
+  folder: string,
+): Promise<number[]> {
   const output = await onHosts(hosts, count, "../cli.ts", (i) => [
     "train",
     ...flags,
@@ -156,7 +166,7 @@ const stretched = (phases: readonly Phase[], factor: number): Phase[] =>
     })),
   }));
 
-async function benchSteps(hosts: Hosts, count: number, link: LinkModel): Promise<Row[]> {
+async function benchSteps(hosts: readonly Host[], count: number, link: LinkModel): Promise<Row[]> {
   const batchSize = 2 * count;
   const flags = [...values.train.split(" "), "--batch-size", String(batchSize), "--eval-interval", "0"];
   const given = Object.fromEntries(
@@ -170,9 +180,9 @@ async function benchSteps(hosts: Hosts, count: number, link: LinkModel): Promise
   try {
     const [free, shaped]: number[][] = [[], []];
     for (let round = 0; round < rounds; round++) {
-      await hosts.shape(undefined);
+      shape(hosts);
       free.push(...await stepsOf(hosts, count, flags, folder));
-      await hosts.shape(values.rate);
+      shape(hosts, values.rate);
       shaped.push(...await stepsOf(hosts, count, flags, folder));
     }
     const alone = median(free);
@@ -191,20 +201,19 @@ async function benchSteps(hosts: Hosts, count: number, link: LinkModel): Promise
 }
 
 const counts = values.nodes.split(",").map(Number);
-const hosts = await openHosts(Math.max(...counts));
+const why = whyNoHosts();
+if (why) throw new UserError(`Hosts cannot be made here: this ${why}`);
 const rows: Row[] = [];
-let link: LinkModel;
-try {
-  await hosts.shape(values.rate);
+let link: LinkModel | undefined;
+await withHosts({ count: Math.max(...counts) }, async (hosts) => {
+  shape(hosts, values.rate);
   link = await linkOf(hosts);
   for (const count of counts) {
     const bench = { sums: benchSums, lanes: benchLanes, steps: benchSteps }[values.what];
     if (bench === undefined) throw new UserError(`--what ${values.what} must be sums, lanes or steps`);
     rows.push(...await bench(hosts, count, link));
   }
-} finally {
-  await hosts.close();
-}
+});
 
 const off = ({ predicted, measured }: Row) => predicted / measured - 1;
 const good = rows.filter((row) => Math.abs(off(row)) <= tolerance).length;
@@ -214,7 +223,7 @@ if (values.json) {
     JSON.stringify({ deno: Deno.version.deno, cores: navigator.hardwareConcurrency, load, link, rows, good }),
   );
 } else {
-  const latency = `${(1e6 * link.latencySeconds).toFixed(0)} µs`;
+  const latency = `${(1e6 * link!.latencySeconds).toFixed(0)} µs`;
   console.log(`${values.rate}, ${latency}; ${navigator.hardwareConcurrency} cores, load ${load[0].toFixed(1)}`);
   console.log(
     `${"hosts".padEnd(7)}${"what".padEnd(44)}${"predicted ms".padStart(14)}${"measured ms".padStart(14)}   off`,
