@@ -1,7 +1,7 @@
 /** `muster train`. */
 
 import { MachineError, UserError } from "../errors.ts";
-import { findCheckpoint } from "../train/checkpoint.ts";
+import { findCheckpoint, latestCheckpoint } from "../train/checkpoint.ts";
 import type { TrainEvent } from "../train/events.ts";
 import { generate } from "../train/generate.ts";
 import { progressReporter } from "../train/progress.ts";
@@ -16,15 +16,25 @@ import type { Options } from "./values.ts";
 /** Tokens of the sample at the end. */
 const sampleTokens = 200;
 
+/** What `--resume` is where a run begins, or goes on if it has begun: for whatever starts it again by itself. */
+const resumeIfBegun = "auto";
+
 /** Settings of the command line and of `--config`. */
 export async function readSettings(options: Options): Promise<GivenSettings> {
   const { config, ...flags } = options;
   const fromFlags = parseSettings(flags, "flags");
-  if (fromFlags.resume !== undefined && fromFlags.init !== undefined) {
+  if (fromFlags.resume !== undefined && fromFlags.resume !== resumeIfBegun && fromFlags.init !== undefined) {
     throw new UserError("--resume goes on with a run's own weights, --init starts with others: give one of them");
   }
   const fromFile = config === undefined ? {} : await readSettingsFile(String(config));
-  return { ...fromFile, ...fromFlags };
+  const { resume, ...given } = { ...fromFile, ...fromFlags };
+  if (resume !== resumeIfBegun) return resume === undefined ? given : { ...given, resume };
+  if (given.out === undefined) {
+    throw new UserError(
+      `--resume ${resumeIfBegun} goes on with the run in --out, if there is one: say where with --out`,
+    );
+  }
+  return latestCheckpoint(given.out) === undefined ? given : { ...given, resume: given.out };
 }
 
 /** Where the run will be, so that the watching process knows it too. */
@@ -64,15 +74,25 @@ async function trainHere(given: GivenSettings, json: boolean, quiet: boolean): P
   // What reaches this process too, the watching one turns into a request.
   for (const signal of stopSignals) Deno.addSignalListener(signal, ignore);
   Deno.addSignalListener(stopRequest, stop);
-  // Nobody is left to watch: the step under way is saved, and nothing goes on by itself.
+  let machines = 1;
   const watcher = Deno.ppid;
-  const watching = setInterval(() => Deno.ppid === watcher || controller.abort(), 1000);
+  const watching = setInterval(() => {
+    if (Deno.ppid === watcher) return;
+    // Nobody is left to watch. Other machines go on without this one, which they would not if it asked to stop.
+    if (machines > 1) Deno.exit(1);
+    // The step under way is saved, and nothing goes on by itself.
+    controller.abort();
+  }, 1000);
   const reporter = progressReporter({
     isTerminal: Deno.stderr.isTerminal(),
     width: terminalColumns,
     write: printError,
   }, { quiet: quiet || json });
-  const onEvent = (event: TrainEvent) => json && event.event !== "message" ? printJson(event) : reporter(event);
+  const onEvent = (event: TrainEvent) => {
+    if (event.event === "world") machines = event.nodes;
+    if (json && event.event !== "message") printJson(event);
+    else reporter(event);
+  };
   try {
     const result = await train(given, { onEvent, signal: controller.signal });
     if (json) return 0;

@@ -97,7 +97,9 @@ export const trainOptions = {
   checkpointInterval: integer(500, 0, "steps between checkpoints; 0: only at the end"),
   keep: integer(2, 0, "checkpoints kept; 0: all"),
   out: optional("folder of the run (default: runs/1, runs/2, …)"),
-  resume: optional("run or checkpoint to go on from; its settings hold unless given again"),
+  resume: optional(
+    "run or checkpoint to go on from, whose settings hold unless given again; auto: the run in --out, if there is one",
+  ),
   init: optional("Hugging Face folder whose weights to start from"),
   devices: text(
     "all",

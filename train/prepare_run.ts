@@ -187,7 +187,7 @@ function ownDevices(
     report(
       `${localSize} processes of this machine share ${devices.length} GPU${
         devices.length === 1 ? "" : "s"
-      }; this one uses GPU ${own.join()}`,
+      }; process ${localRank} uses GPU ${own.join()}`,
     );
   }
   return own;

@@ -75,8 +75,9 @@ export function progressReporter(terminal: Terminal, options: { quiet: boolean }
   let firstStep = 0;
   let firstAt = 0;
   let shown = -Infinity;
-  // Of several machines the first shows how far the run is; logs of all are often put together.
+  // Of several machines the first shows what and how far the run is; logs of all are often put together.
   let leads = true;
+  let node = 0;
   let headed = false;
   const recent: number[] = [];
   const clear = () => {
@@ -104,7 +105,8 @@ export function progressReporter(terminal: Terminal, options: { quiet: boolean }
         );
       }
       case "world": {
-        const { node, nodes, machines, step } = event;
+        const { nodes, machines, step } = event;
+        node = event.node;
         leads = node === 0;
         const others = machines.filter((_, i) => i !== node).join(", ");
         const from = headed ? ` from step ${step} on` : "";
@@ -119,7 +121,8 @@ export function progressReporter(terminal: Terminal, options: { quiet: boolean }
       case "start":
         steps = event.config.steps;
         firstStep = event.firstStep;
-        if (!headed) header(event).forEach(line);
+        if (!headed && leads) header(event).forEach(line);
+        else if (!headed) line(`device   node ${node}: ${event.device}, ${formatBytes(event.bytes)}`);
         headed = true;
         return;
       case "step": {

@@ -79,6 +79,7 @@ Deno.test("mistakes end with one sentence on standard error, exit code 2, no sta
       [["train", "--data", "text.txt", "--width", "30", "--heads", "4"], /4 heads do not divide a width of 30/],
       [["train", "extra"], /too many arguments/i],
       [["train", "--resume", "a", "--init", "b"], /give one of them/],
+      [["train", "--resume", "auto"], /goes on with the run in --out/],
       [["prepare", "text.txt"], /--out/],
       [["prepare", "text.txt", "--out", "x", "--vocab-size", "300"], /give --train-tokenizer too/],
       [["prepare", "text.txt", "--out", "x", "--train-tokenizer", "--tokenizer", "gpt2"], /give one of them/],

@@ -1,5 +1,7 @@
 /** Runs `muster` under launchers, for tests. */
 
+import assert from "node:assert/strict";
+
 /** What a command printed, and its exit code. */
 export interface Ended {
   readonly code: number;
@@ -83,4 +85,49 @@ export function lacking(programs: readonly string[], namespaces = false): string
 /** A test that is skipped, and says why in its name, where something is lacking. */
 export function testWhere(reason: string | undefined, name: string, body: () => Promise<void>): void {
   Deno.test({ name: reason ? `${name} (skipped: ${reason})` : name, ignore: reason !== undefined, fn: body });
+}
+
+/** Why there is no mpirun that takes the flags of Open MPI; undefined if there is one. */
+export function lackingOpenMpi(): string | undefined {
+  const none = lacking(["mpirun"]);
+  if (none) return none;
+  const { stdout } = new Deno.Command("mpirun", { args: ["--version"], stderr: "null" }).outputSync();
+  return new TextDecoder().decode(stdout).includes("Open MPI") ? undefined : "its mpirun is not Open MPI's";
+}
+
+/** What mpirun's --allow-run-as-root says, for those versions that lack it. */
+export const rootForMpi = { OMPI_ALLOW_RUN_AS_ROOT: "1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM: "1" };
+
+/** Makes a file with a secret, which only its owner reads. */
+export function writeSecret(path: string): string {
+  Deno.writeTextFileSync(path, "a secret of sixteen bytes and more");
+  Deno.chmodSync(path, 0o600);
+  return path;
+}
+
+/** Values in a manifest that stand behind `name:`. */
+function valueIn(manifest: string, name: string): string {
+  const [, value] = new RegExp(`^ *(?:- )?${name}: *"?([^"\\s]+)`, "m").exec(manifest) ?? [];
+  assert.ok(value, `the manifest has no ${name}`);
+  return value;
+}
+
+/** The pods of a manifest with an Indexed Job: names as Kubernetes makes them, variables, arguments, mode of the secret. */
+export function podsOf(manifest: string): {
+  readonly names: string[];
+  readonly env: Record<string, string>;
+  readonly args: string[];
+  readonly secretMode: number;
+} {
+  const job = manifest.slice(manifest.indexOf("kind: Job"));
+  const variable = (name: string) => valueIn(job.slice(job.indexOf(`- name: ${name}\n`)), "value");
+  const pods = Number(valueIn(job, "completions"));
+  assert.equal(Number(valueIn(job, "parallelism")), pods);
+  const env = { MUSTER_NODES: variable("MUSTER_NODES"), MUSTER_RENDEZVOUS: variable("MUSTER_RENDEZVOUS") };
+  assert.equal(env.MUSTER_NODES, String(pods));
+  const names = Array.from({ length: pods }, (_, i) => `${valueIn(job, "name")}-${i}.${valueIn(job, "subdomain")}`);
+  assert.equal(env.MUSTER_RENDEZVOUS, `${names[0]}:${valueIn(manifest, "port")}`);
+  const list = job.slice(job.indexOf("args:"), job.indexOf("env:"));
+  const args = [...list.matchAll(/^ *- (\S+)/gm)].map(([, arg]) => arg);
+  return { names, env, args, secretMode: Number.parseInt(valueIn(job, "defaultMode"), 8) };
 }

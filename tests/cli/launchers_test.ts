@@ -1,21 +1,27 @@
 import assert from "node:assert/strict";
 import { withFolder } from "../folder.ts";
-import { type Ended, execute, lacking, muster, quoted, testWhere, withHosts, withSlurm } from "./launched.ts";
+import {
+  type Ended,
+  execute,
+  lacking,
+  lackingOpenMpi,
+  muster,
+  podsOf,
+  quoted,
+  rootForMpi,
+  testWhere,
+  withHosts,
+  withSlurm,
+  writeSecret,
+} from "./launched.ts";
 
 const deploy = new URL("../../deploy/", import.meta.url).pathname;
-const secret = "a secret of sixteen bytes and more";
 const bench = ["comm-bench", "--sizes", "4KiB", "--json", "--timeout", "20"];
 
 const noSlurm = lacking(["slurmctld", "slurmd", "srun", "munged", "unshare", "ip"], true);
-const noMpi = lacking(["mpirun"]) ?? otherMpi();
+const noMpi = lackingOpenMpi();
 const noHosts = lacking(["unshare", "ip"], true);
 const noSystemd = lacking(["systemd-analyze"]);
-
-/** Why mpirun is none that takes the flags of Open MPI. */
-function otherMpi(): string | undefined {
-  const { stdout } = new Deno.Command("mpirun", { args: ["--version"], stderr: "null" }).outputSync();
-  return new TextDecoder().decode(stdout).includes("Open MPI") ? undefined : "its mpirun is not Open MPI's";
-}
 
 /** The objects that the processes printed, a line each. */
 function printed({ stdout }: Ended): { rank?: number; nodes: number | string[]; links?: unknown[] }[] {
@@ -34,13 +40,6 @@ function assertMeasured(ended: Ended, names: readonly RegExp[]): void {
   assert.equal(table.links?.length, names.length * (names.length - 1) / 2);
   const ranks = objects.flatMap(({ rank }) => rank ?? []).sort((a, b) => a - b);
   assert.deepEqual(ranks, names.slice(1).map((_, i) => i + 1));
-}
-
-/** A file with the secret, which only its owner reads. */
-function writeSecret(path: string): string {
-  Deno.writeTextFileSync(path, secret);
-  Deno.chmodSync(path, 0o600);
-  return path;
 }
 
 testWhere(noSlurm, "srun muster comm-bench needs no flags but the secret, over machines and tasks", async () => {
@@ -90,7 +89,8 @@ testWhere(noSlurm, "deploy/slurm.sbatch starts one process on each machine; its 
     assert.equal(ended.code, 0, `${ended.stderr}${stdout}`);
     assertMeasured({ ...ended, stdout }, [/^node 0 \(one, n1:/, /^node 1 /]);
     const called = stdout.split("\n").filter((line) => line.startsWith("train"));
-    const line = `train --secret-file ${made} --min-nodes 1 --out ${folder}/run --data moby-dick --steps 9`;
+    const line =
+      `train --secret-file ${made} --min-nodes 1 --restarts 3 --out ${folder}/run --resume auto --data moby-dick --steps 9`;
     assert.deepEqual(called, [line, line]);
     assert.equal(Deno.statSync(made).mode! & 0o777, 0o600);
     // Two processes of the batch script's own machine, which it started itself.
@@ -101,56 +101,31 @@ testWhere(noSlurm, "deploy/slurm.sbatch starts one process on each machine; its 
 });
 
 testWhere(noMpi, "mpirun -np 3 muster comm-bench needs no flags", async () => {
-  // What --allow-run-as-root says, for those versions that lack it.
-  const root = { OMPI_ALLOW_RUN_AS_ROOT: "1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM: "1" };
   const mpirun = ["mpirun", "--oversubscribe", "-np", "3"];
-  assertMeasured(await execute([...mpirun, ...muster(...bench)], root), [
+  assertMeasured(await execute([...mpirun, ...muster(...bench)], rootForMpi), [
     /127\.0\.0\.1:2\d{4}/,
     /^node 1 /,
     /^node 2 /,
   ]);
   // Each by itself, as asked.
-  const alone = await execute([...mpirun.slice(0, 3), "2", ...muster(...bench, "--local", "2")], root);
+  const alone = await execute([...mpirun.slice(0, 3), "2", ...muster(...bench, "--local", "2")], rootForMpi);
   assert.equal(alone.code, 0, alone.stderr);
   assert.deepEqual(printed(alone).map(({ links }) => links?.length), [1, 1]);
 });
 
-/** Values in a manifest that stand behind `name:`. */
-function valueIn(manifest: string, name: string): string {
-  const [, value] = new RegExp(`^ *(?:- )?${name}: *"?([^"\\s]+)`, "m").exec(manifest) ?? [];
-  assert.ok(value, `the manifest has no ${name}`);
-  return value;
-}
-
-/** The value of a container's variable. */
-function variableIn(manifest: string, name: string): string {
-  return valueIn(manifest.slice(manifest.indexOf(`- name: ${name}\n`)), "value");
-}
-
 testWhere(noHosts, "pods with the environment that deploy/kubernetes.yaml gives them meet", async () => {
   await withFolder({}, async (folder) => {
-    const manifest = Deno.readTextFileSync(`${deploy}kubernetes.yaml`);
-    const job = manifest.slice(manifest.indexOf("kind: Job"));
-    const pods = Number(valueIn(job, "completions"));
-    assert.equal(Number(valueIn(job, "parallelism")), pods);
-    const place = {
-      MUSTER_NODES: variableIn(job, "MUSTER_NODES"),
-      MUSTER_RENDEZVOUS: variableIn(job, "MUSTER_RENDEZVOUS"),
-    };
-    assert.equal(place.MUSTER_NODES, String(pods));
-    // As Kubernetes names them.
-    const names = Array.from({ length: pods }, (_, i) => `${valueIn(job, "name")}-${i}.${valueIn(job, "subdomain")}`);
-    assert.equal(place.MUSTER_RENDEZVOUS, `${names[0]}:${valueIn(manifest, "port")}`);
+    const { names, env, args, secretMode } = podsOf(Deno.readTextFileSync(`${deploy}kubernetes.yaml`));
     // The flags that have to do with places; the secret is mounted for the group only.
-    assert.match(job, /- --secret-file=\/etc\/muster\/secret\n +- --listen=\$\(POD_IP\)\n/);
+    assert.deepEqual(args.slice(0, 3), ["train", "--secret-file=/etc/muster/secret", "--listen=$(POD_IP)"]);
     const file = writeSecret(`${folder}/secret`);
-    Deno.chmodSync(file, Number.parseInt(valueIn(job, "defaultMode"), 8));
+    Deno.chmodSync(file, secretMode);
     const pod = quoted(muster(...bench, `--secret-file=${file}`));
     const script = names.map((_, i) =>
       `JOB_COMPLETION_INDEX=${i} ${pod} --listen=10.77.0.${i + 1} & p${i}=$!`
     ).join("\n") +
       names.map((_, i) => `\nwait $p${i} || exit 1`).join("");
-    const ended = await execute(withHosts(names, ["sh", "-c", script]), place);
+    const ended = await execute(withHosts(names, ["sh", "-c", script]), env);
     assertMeasured(
       ended,
       names.map((_, i) => new RegExp(`^node ${i} \\(one, ${i ? `10\\.77\\.0\\.${i + 1}:` : names[0]}`)),
