@@ -37,6 +37,16 @@ export async function readSettings(options: Options): Promise<GivenSettings> {
   return latestCheckpoint(given.out) === undefined ? given : { ...given, resume: given.out };
 }
 
+/** True if a run has taken all its steps. */
+function isDone({ resume, steps }: GivenSettings): boolean {
+  try {
+    const trainer = JSON.parse(Deno.readTextFileSync(`${findCheckpoint(resume!)}/trainer.json`));
+    return trainer.step >= (steps ?? trainer.settings.steps);
+  } catch {
+    return false;
+  }
+}
+
 /** Where the run will be, so that the watching process knows it too. */
 function runFolder(given: GivenSettings): string {
   if (given.out !== undefined) return given.out;
@@ -119,6 +129,10 @@ export async function trainCommand(options: Options, args: readonly string[]): P
       const code = report(error, { json, verbose: settings.verbose });
       return error instanceof MachineError && error.restartable ? restartableExitCode : code;
     }
+  }
+  if (options.resume === resumeIfBegun && given.resume !== undefined && isDone(given)) {
+    if (!json) printError(`${given.resume} has taken all its steps: there is nothing to go on with\n`);
+    return 0;
   }
   const out = runFolder(given);
   return await supervise({

@@ -164,7 +164,9 @@ Deno.test("train --json, resume, eval, generate, plot and prepare work together 
     }
     assert.equal(told[told.length - 1].checkpoint, "run/checkpoints/step-00000004");
 
-    const resumed = await muster(folder, "train", "--resume", "run", "--steps", "6", "--quiet");
+    const done = await muster(folder, "train", "--resume", "auto", "--out", "run", "--quiet");
+    assert.deepEqual([done.code, done.stderr], [0, "run has taken all its steps: there is nothing to go on with\n"]);
+    const resumed = await muster(folder, "train", "--resume", "auto", "--out", "run", "--steps", "6", "--quiet");
     assert.equal(resumed.code, 0, resumed.stderr);
     assert.match(resumed.stderr, /^done at step 6/m);
     const evaluated = await muster(folder, "eval", "--checkpoint", "run", "--data", "tokens", "--json");
