@@ -3,6 +3,7 @@
  * @module
  */
 
+import { completeEnvironment } from "./cli/environment.ts";
 import { report } from "./cli/output.ts";
 import { isRankWorker } from "./train/rank.ts";
 
@@ -10,6 +11,7 @@ import { isRankWorker } from "./train/rank.ts";
 const leaveMilliseconds = 750;
 
 if (import.meta.main && !isRankWorker()) {
+  completeEnvironment();
   try {
     const { main } = await import("./cli/main.ts");
     Deno.exitCode = await main(Deno.args);
