@@ -6,7 +6,7 @@ export interface Permission {
   readonly reason: string;
 }
 
-/** All permissions. `--allow-import` is not among them: the program loads no code. */
+/** All permissions. */
 export const permissions: readonly Permission[] = [
   {
     flag: "--allow-read",
@@ -44,5 +44,9 @@ export const permissions: readonly Permission[] = [
   },
 ];
 
-/** The flags, for `deno run` and `deno compile`; what is not allowed fails and is not asked for. */
-export const permissionFlags: readonly string[] = [...permissions.map(({ flag }) => flag), "--no-prompt"];
+/** The flags, for `deno run` and `deno compile`: no code is fetched, and what is not allowed fails and is not asked for. */
+export const permissionFlags: readonly string[] = [
+  ...permissions.map(({ flag }) => flag),
+  "--deny-import",
+  "--no-prompt",
+];
