@@ -64,7 +64,7 @@ export async function bundle(output: string): Promise<void> {
     const text = Deno.readTextFileSync(made).replaceAll(from(npmCache), "npm/").replaceAll(from(folder), "data/");
     Deno.writeTextFileSync(
       output,
-      `#!/usr/bin/env -S deno run ${permissionFlags.join(" ")}\n${text.replace(commitPlace, await commit())}`,
+      `#!/usr/bin/env -S deno run ${permissionFlags.join(" ")}\n${text.replaceAll(commitPlace, await commit())}`,
     );
     // An executable made of it records its time: with the same one, two builds of a commit are the same bytes.
     Deno.utimeSync(output, 0, 0);

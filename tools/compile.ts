@@ -106,13 +106,17 @@ export async function compile(options: CompileOptions): Promise<void> {
 const megabytes = (path: string) => `${(Deno.statSync(path).size / 1e6).toFixed(0)} MB`;
 
 /** Makes this machine's executable, or all with their sums, in a folder; says what was made. */
-async function compileInto(folder: string, all: boolean): Promise<void> {
+export async function compileInto(
+  folder: string,
+  all: boolean,
+  compiler: Pick<CompileOptions, "deno" | "env"> = {},
+): Promise<void> {
   Deno.mkdirSync(folder, { recursive: true });
   const source = `${folder}/muster.js`;
   await bundle(source);
   if (!all) {
     const output = `${folder}/muster${Deno.build.os === "windows" ? ".exe" : ""}`;
-    await compile({ bundle: source, output });
+    await compile({ ...compiler, bundle: source, output });
     console.log(`${output}, ${megabytes(output)}`);
     return;
   }
@@ -121,7 +125,7 @@ async function compileInto(folder: string, all: boolean): Promise<void> {
   }
   const names = Object.keys(targets).map((name) => `muster-${name}${name.startsWith("windows") ? ".exe" : ""}`);
   for (const [i, target] of Object.values(targets).entries()) {
-    await compile({ bundle: source, output: `${folder}/${names[i]}`, target });
+    await compile({ ...compiler, bundle: source, output: `${folder}/${names[i]}`, target });
     console.log(`${folder}/${names[i]}, ${megabytes(`${folder}/${names[i]}`)}`);
   }
   const sums = [...names, "muster.js"].map((name) => {
