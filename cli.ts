@@ -11,8 +11,8 @@ import { isRankWorker } from "./train/rank.ts";
 const leaveMilliseconds = 750;
 
 if (import.meta.main && !isRankWorker()) {
-  completeEnvironment();
   try {
+    completeEnvironment();
     const { main } = await import("./cli/main.ts");
     Deno.exitCode = await main(Deno.args);
   } catch (error) {

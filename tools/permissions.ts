@@ -27,8 +27,10 @@ export const permissions: readonly Permission[] = [
       "(Slurm, MPI, Kubernetes); the cache's place",
   },
   {
-    flag: "--allow-sys=hostname,systemMemoryInfo,uid",
-    reason: "this machine's name for the others, the memory that is left, and the user's own temporary folder",
+    flag: "--allow-sys=hostname,networkInterfaces,statfs,systemMemoryInfo,uid",
+    reason:
+      "this machine's name and addresses for the others, the room on its disk and in its memory, and the user's own " +
+      "temporary folder",
   },
   {
     flag: "--allow-ffi",

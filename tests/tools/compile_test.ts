@@ -54,7 +54,7 @@ Deno.test({
         allow_write: all,
         allow_net: all,
         allow_env: all,
-        allow_sys: ["hostname", "systemMemoryInfo", "uid"],
+        allow_sys: ["hostname", "networkInterfaces", "statfs", "systemMemoryInfo", "uid"],
         allow_ffi: all,
         allow_run: all,
       });
