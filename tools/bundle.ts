@@ -1,6 +1,7 @@
 /** `deno task bundle`: the command line as one file, dist/muster.js, which `deno run` starts anywhere. */
 
 import { relative } from "node:path";
+import { pathToFileURL } from "node:url";
 import { gzipSync } from "node:zlib";
 import { catalogue, fetchDataset } from "../data/catalogue.ts";
 import config from "../deno.json" with { type: "json" };
@@ -47,7 +48,10 @@ export async function bundle(output: string): Promise<void> {
   const folder = Deno.realPathSync(Deno.makeTempDirSync());
   try {
     Deno.writeTextFileSync(`${folder}/embedded.ts`, await embeddedModule());
-    const imports = { ...config.imports, [`file://${top}/data/embedded.ts`]: `file://${folder}/embedded.ts` };
+    const imports = {
+      ...config.imports,
+      [`file://${top}/data/embedded.ts`]: pathToFileURL(`${folder}/embedded.ts`).href,
+    };
     Deno.writeTextFileSync(`${folder}/imports.json`, JSON.stringify({ imports }));
     const made = `${folder}/muster.js`;
     await deno([
@@ -78,5 +82,5 @@ if (import.meta.main) {
   Deno.mkdirSync(`${top}/dist`, { recursive: true });
   await bundle(`${top}/dist/muster.js`);
   const { size } = Deno.statSync(`${top}/dist/muster.js`);
-  console.log(`dist/muster.js, ${(size / 1e6).toFixed(1)} MB: deno run -A dist/muster.js train`);
+  console.log(`dist/muster.js, ${(size / 1e6).toFixed(1)} MB: it starts by itself where Deno is, or by deno run`);
 }
