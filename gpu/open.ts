@@ -8,6 +8,7 @@ import type { Capabilities } from "./capabilities.ts";
 import { Device } from "./device.ts";
 import { applySelection, type Selection } from "./select.ts";
 import { measureFlops, measureSubgroupSize } from "./probe.ts";
+import type { VulkanDevice } from "./vulkan.ts";
 
 /** How to open a device. */
 export interface OpenOptions {
@@ -50,18 +51,28 @@ export function noDeviceError(): MachineError {
   return new MachineError(`No GPU or software Vulkan driver was found: ${remedy}`);
 }
 
-/** The first adapter, or a `MachineError` that says how to get one. */
-export async function requestAdapter(): Promise<GPUAdapter> {
+/** That a device is there, but not by a driver that WebGPU takes. */
+function tooOldError({ index, name, driver }: VulkanDevice): MachineError {
+  return new MachineError(
+    `GPU ${index} (${name}${
+      driver ? `, ${driver}` : ""
+    }) is there, but its driver offers too little of Vulkan for WebGPU: ` +
+      "it is too old; update it, or leave this GPU out with --devices",
+  );
+}
+
+/** The first adapter, which is of `device` if one was selected, or a `MachineError` that says how to get one. */
+async function requestAdapter(device: VulkanDevice | undefined): Promise<GPUAdapter> {
   const adapter = await navigator.gpu?.requestAdapter({ powerPreference: "high-performance" });
-  if (!adapter) throw noDeviceError();
+  if (!adapter) throw device ? tooOldError(device) : noDeviceError();
   return adapter;
 }
 
 /** The adapter of a selected device, which must be the one that it says it is. */
 export async function requestSelected(selection: Selection | undefined): Promise<GPUAdapter> {
   if (selection) applySelection(selection);
-  const adapter = await requestAdapter();
   const { device, ways } = selection ?? { device: undefined, ways: [] };
+  const adapter = await requestAdapter(device);
   const name = adapterName(adapter.info);
   if (device && ways.length > 0 && name !== device.name) {
     throw new MachineError(`GPU ${device.index} is ${device.name}, but WebGPU opened ${name}: see \`muster devices\``);
@@ -86,7 +97,11 @@ async function requestDevice(adapter: GPUAdapter, wanted: readonly string[]): Pr
       return await adapter.requestDevice({ requiredFeatures, requiredLimits });
     } catch (error) {
       if (count === 0) {
-        throw new MachineError(`${adapterName(adapter.info)} cannot be opened: ${(error as Error).message}`);
+        throw new MachineError(
+          `${adapterName(adapter.info)} cannot be opened: ${
+            (error as Error).message
+          }; an update of its driver may help`,
+        );
       }
     }
   }

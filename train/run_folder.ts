@@ -3,7 +3,7 @@
  * @module
  */
 
-import { messageOf, UserError } from "../errors.ts";
+import { hasCode, MachineError, messageOf, UserError } from "../errors.ts";
 import type { TrainEvent } from "./events.ts";
 
 /** The first of runs/1, runs/2, … that does not exist. */
@@ -29,25 +29,46 @@ export function makeRunFolder(path: string): void {
   }
 }
 
+/** Writes into a run's folder, which could be written when the run began. */
+function writing<T>(folder: string, write: () => T): T {
+  try {
+    return write();
+  } catch (error) {
+    const reason = hasCode(error, "ENOSPC") ? "the disk is full" : messageOf(error);
+    throw new MachineError(`Cannot write into the run's folder ${folder}: ${reason}`);
+  }
+}
+
+/** Puts the settings into a run's folder. */
+export function writeSettings(folder: string, settings: unknown): void {
+  writing(folder, () => Deno.writeTextFileSync(`${folder}/settings.json`, JSON.stringify(settings, null, 2)));
+}
+
 /** Appends events to `metrics.jsonl`. */
 export class MetricsFile {
+  readonly #folder: string;
   readonly #file: Deno.FsFile;
   readonly #encoder = new TextEncoder();
 
   /** @param folder of the run @param firstStep later steps in the file are of a run that was given up: they are dropped */
   constructor(folder: string, firstStep: number) {
+    this.#folder = folder;
     const path = `${folder}/metrics.jsonl`;
     const kept = readMetrics(folder).filter((event) => !("step" in event) || event.step <= firstStep);
     const temporary = `${path}.tmp`;
-    Deno.writeTextFileSync(temporary, kept.map((event) => `${JSON.stringify(event)}\n`).join(""));
-    Deno.renameSync(temporary, path);
-    this.#file = Deno.openSync(path, { append: true });
+    this.#file = writing(folder, () => {
+      Deno.writeTextFileSync(temporary, kept.map((event) => `${JSON.stringify(event)}\n`).join(""));
+      Deno.renameSync(temporary, path);
+      return Deno.openSync(path, { append: true });
+    });
   }
 
   /** Writes one event. */
   write(event: TrainEvent): void {
     const bytes = this.#encoder.encode(`${JSON.stringify(event)}\n`);
-    for (let done = 0; done < bytes.length;) done += this.#file.writeSync(bytes.subarray(done));
+    writing(this.#folder, () => {
+      for (let done = 0; done < bytes.length;) done += this.#file.writeSync(bytes.subarray(done));
+    });
   }
 
   /** Closes the file. */

@@ -7,7 +7,7 @@ import { messageOf, UserError } from "../errors.ts";
 import type { TraceSpans } from "../gpu/trace.ts";
 import type { TrainEvent } from "./events.ts";
 import type { PreparedRun } from "./prepare_run.ts";
-import { makeRunFolder, MetricsFile } from "./run_folder.ts";
+import { makeRunFolder, MetricsFile, writeSettings } from "./run_folder.ts";
 import type { RunWorld } from "./run_world.ts";
 import { TraceFile } from "./trace_file.ts";
 
@@ -33,7 +33,7 @@ export class RunRecord {
   makeFolder(): void {
     const { run, settings } = this.#prepared;
     makeRunFolder(run);
-    Deno.writeTextFileSync(`${run}/settings.json`, JSON.stringify({ ...settings, out: run }, null, 2));
+    writeSettings(run, { ...settings, out: run });
   }
 
   /**

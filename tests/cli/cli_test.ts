@@ -370,15 +370,16 @@ Deno.test("without any driver, train and devices say how to get one, exit code 1
     }
   }));
 
-Deno.test("the one-file bundle trains and writes from an empty folder", () =>
+Deno.test("the one-file bundle trains and writes from an empty folder, with no more than its permissions", () =>
   inFolder(async (folder) => {
     const bundle = `${folder}/muster.js`;
     const { bundle: make } = await import("../../tools/bundle.ts");
-    await make(entry, bundle);
+    const { permissionFlags } = await import("../../tools/permissions.ts");
+    await make(bundle);
     Deno.mkdirSync(`${folder}/empty`);
     const run = async (...args: string[]) => {
       const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
-        args: ["run", "-A", "--quiet", "--no-npm", "--no-config", bundle, ...args],
+        args: ["run", ...permissionFlags, "--quiet", "--no-npm", "--no-config", bundle, ...args],
         cwd: `${folder}/empty`,
         env: { MUSTER_CACHE: `${folder}/cache` },
         stdin: "null",

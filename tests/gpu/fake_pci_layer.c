@@ -4,6 +4,8 @@
 //   FAKE_PCI_RENAME=1                    appends " #<index>" to deviceName
 //   FAKE_PCI_DISCRETE=1                  reports CPU devices as discrete GPUs
 //   FAKE_PCI_KEEP_UUID=1                 leaves the driver's deviceUUID
+//   FAKE_PCI_OLD=1                       reports a driver of Vulkan 1.0 without any extension
+//   FAKE_PCI_SMALL=1                     reports workgroups of at most 64 invocations, fewer than WebGPU promises
 // It is an *explicit* layer: the loader puts those below implicit ones, so VK_LAYER_MESA_device_select sees the addresses.
 // Read on every query; index = position in the loader's list, fixed at first sight in an instance.
 #include <pthread.h>
@@ -96,6 +98,8 @@ static int on(const char *name) { const char *v = getenv(name); return v && !str
 static void edit_base(uint32_t index, VkPhysicalDeviceProperties *p) {
   if (on("FAKE_PCI_DISCRETE") && p->deviceType == VK_PHYSICAL_DEVICE_TYPE_CPU)
     p->deviceType = VK_PHYSICAL_DEVICE_TYPE_DISCRETE_GPU;
+  if (on("FAKE_PCI_OLD")) p->apiVersion = VK_API_VERSION_1_0;
+  if (on("FAKE_PCI_SMALL")) p->limits.maxComputeWorkGroupInvocations = 64;
   size_t n = strlen(p->deviceName);
   if (on("FAKE_PCI_RENAME")) snprintf(p->deviceName + n, sizeof p->deviceName - n, " #%u", index);
 }
@@ -144,6 +148,7 @@ static VKAPI_ATTR VkResult VKAPI_CALL get_exts(VkPhysicalDevice pd, const char *
     strcpy(e[n].extensionName, PCI_EXT);
     e[n++].specVersion = VK_EXT_PCI_BUS_INFO_SPEC_VERSION;
   }
+  if (on("FAKE_PCI_OLD")) n = 0;
   if (out) {
     uint32_t room = *count;
     *count = n < room ? n : room;

@@ -375,3 +375,26 @@ Deno.test("listVulkanDevices() tells name, type and memory where there is a load
     assert.match(uuid, /^[0-9a-f]{32}$/);
   }
 });
+
+Deno.test({
+  name: `a driver that is too old, or offers less than WebGPU promises, is named with the remedy${unless(fakeLayer)}`,
+  ignore: fakeLayer !== false,
+  fn: () =>
+    inFolder(async (folder) => {
+      const manifests = [writeManifest(`${folder}/driver.json`, findLavapipe()!)];
+      const layer = buildFakeLayer(folder);
+      const cases: [string, RegExp][] = [
+        ["FAKE_PCI_OLD", /GPU 0 \(llvmpipe[^:]*\) is there, but its driver offers too little of Vulkan.*update it/],
+        ["FAKE_PCI_SMALL", /llvmpipe.* cannot be opened: Limit .* allowed 64; an update of its driver may help/],
+      ];
+      for (const [name, expected] of cases) {
+        const env = { ...layer, [name]: "1" };
+        const { code, stderr } = await muster(folder, manifests, ["train", ...run], env);
+        assert.equal(code, 1, stderr);
+        assert.match(stderr, expected);
+        assert.doesNotMatch(stderr, /No GPU or software|fault of Muster/);
+      }
+      const listed = await muster(folder, manifests, ["devices", "--json"], { ...layer, FAKE_PCI_OLD: "1" });
+      assert.match(JSON.parse(listed.stdout)[0].reason, cases[0][1]);
+    }),
+});
