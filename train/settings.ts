@@ -155,7 +155,7 @@ export function describeOptions(): { flag: string; help: string; fallback: strin
       ? ""
       : option.kind === "choice"
       ? ` ${option.choices!.join("|")}`
-      : ` <${option.kind}>`;
+      : ` <${option.value ?? option.kind}>`;
     return {
       flag: `--${flagName(name)}${argument}`,
       help: option.help,
