@@ -1,0 +1,123 @@
+/**
+ * Looks at what several machines need: ports to listen on, the rendezvous, and what a launcher says.
+ * @module
+ */
+
+import { lookup } from "node:dns/promises";
+import { hasCode, messageOf } from "../errors.ts";
+import type { Address } from "../network/gathering.ts";
+import { type Environment, launchedPlace } from "../network/launcher.ts";
+import { isLoopback } from "../network/secret.ts";
+import { failed, type Finding, fine, warning } from "./finding.ts";
+
+/** Time for a connection, in ms. */
+const connectMilliseconds = 5000;
+
+/** Addresses of this machine that others may reach, IPv4 first. */
+function ownAddresses(): string[] {
+  return Deno.networkInterfaces()
+    .filter(({ address }) => !isLoopback(address) && !address.toLowerCase().startsWith("fe80:"))
+    .sort((a, b) => a.family.localeCompare(b.family)).map(({ address }) => address);
+}
+
+/** Connects, or throws; the address on this side is told. */
+async function connect({ hostname, port }: Address, milliseconds = connectMilliseconds): Promise<string> {
+  const connection = await Deno.connect({ hostname, port, signal: AbortSignal.timeout(milliseconds) });
+  const { localAddr } = connection;
+  connection.close();
+  return localAddr.hostname;
+}
+
+/** Listens on any port of an address and connects to it. */
+async function listenOn(name: string, hostname: string): Promise<Finding> {
+  let listener: Deno.TcpListener | undefined;
+  try {
+    listener = Deno.listen({ hostname, port: 0 });
+    const { port } = listener.addr;
+    const accepted = listener.accept();
+    await connect({ hostname, port });
+    (await accepted).close();
+    return fine(name, `${hostname}: port ${port} was opened and reached`);
+  } catch (error) {
+    return failed(name, `${hostname}: ${messageOf(error)}`, "allow programs to listen: look at the firewall's rules");
+  } finally {
+    listener?.close();
+  }
+}
+
+/** Whether this machine can listen, on loopback and where others may reach it. */
+export async function checkListening(addresses = ownAddresses()): Promise<Finding[]> {
+  const loopback = await listenOn("loopback", "127.0.0.1");
+  const name = "network";
+  if (addresses.length > 0) return [loopback, await listenOn(name, addresses[0])];
+  const found = "there is no interface but loopback";
+  return [loopback, warning(name, found, "for several machines, connect this one to their network")];
+}
+
+/** Whether the place where the machines meet can be reached from here, or be hosted here. */
+export async function checkRendezvous({ hostname, port }: Address, milliseconds?: number): Promise<Finding> {
+  const name = "rendezvous";
+  const where = `${hostname}:${port}`;
+  let address: string;
+  try {
+    ({ address } = await lookup(hostname));
+  } catch (error) {
+    return failed(
+      name,
+      `${hostname} is unknown (${messageOf(error)})`,
+      "give an IP address, or add it to DNS or /etc/hosts",
+    );
+  }
+  if (isLoopback(address) || ownAddresses().includes(address)) {
+    return hostRendezvous(where, { hostname: address, port });
+  }
+  const started = performance.now();
+  try {
+    const own = await connect({ hostname: address, port }, milliseconds);
+    return fine(name, `${where} answers in ${(performance.now() - started).toFixed(1)} ms, by the interface ${own}`);
+  } catch (error) {
+    if (error instanceof Deno.errors.ConnectionRefused || hasCode(error, "ECONNREFUSED")) {
+      return warning(name, `${where} is reached, but nothing listens there`, "start node 0, which hosts the meeting");
+    }
+    const late = error instanceof DOMException;
+    return failed(
+      name,
+      late ? `${where} does not answer` : `${where}: ${messageOf(error)}`,
+      `look at the address, the route, and the firewalls of both machines`,
+    );
+  }
+}
+
+/** Whether this machine, whose address it is, can host the meeting. */
+function hostRendezvous(where: string, { hostname, port }: Address): Finding {
+  const name = "rendezvous";
+  try {
+    Deno.listen({ hostname, port }).close();
+    return fine(name, `${where} is this machine, which can listen there`);
+  } catch (error) {
+    if (error instanceof Deno.errors.AddrInUse) {
+      return warning(
+        name,
+        `${where} is this machine, where a program listens already`,
+        "if it is no run, choose another port",
+      );
+    }
+    return failed(name, `${where} is this machine: ${messageOf(error)}`, "choose a port from 1024 on");
+  }
+}
+
+/** What Slurm, MPI or Kubernetes says of this process. */
+export function checkLauncher(environment: Environment): Finding {
+  const name = "launcher";
+  try {
+    const place = launchedPlace(environment);
+    if (place) {
+      const { launcher, nodes, nodeRank, rendezvous = "a place that it does not tell: give --rendezvous" } = place;
+      return fine(name, `${launcher}: process ${nodeRank} of ${nodes}, which meet at ${rendezvous}`);
+    }
+  } catch (error) {
+    return failed(name, messageOf(error), "start it by the launcher itself, or pass --nodes 1");
+  }
+  if (environment.get("SLURM_JOB_ID") === undefined) return fine(name, "none: this process is alone");
+  return fine(name, "Slurm, but this process is no task of several: those are started by srun");
+}
