@@ -11,7 +11,7 @@ import {
   checkMemory,
   checkPermissions,
 } from "../train/check_machine.ts";
-import { checkLauncher, checkListening, checkRendezvous } from "../train/check_network.ts";
+import { checkListening, checkPlace, checkRendezvous } from "../train/check_network.ts";
 import { checkTraining } from "../train/check_training.ts";
 import { type Finding, fine } from "../train/finding.ts";
 import { print, printJson, terminalColumns } from "./output.ts";
@@ -34,7 +34,8 @@ async function* examine(nodes: number | undefined, rendezvous: string | undefine
   yield checkFolder("runs", runs, "name another folder by --out");
   const handles = checkHandles(nodes);
   if (handles) yield handles;
-  yield checkLauncher(Deno.env);
+  // Each of the two is asked for alone as well.
+  yield await checkPlace(nodes !== undefined && rendezvous !== undefined ? { nodes, rendezvous } : {}, Deno.env);
   yield* await checkListening();
   if (meeting) yield await checkRendezvous(meeting);
   yield* checkDrivers();
@@ -43,7 +44,7 @@ async function* examine(nodes: number | undefined, rendezvous: string | undefine
   for (const { index } of usable) yield await checkTraining(index);
 }
 
-const nameColumns = 16;
+const nameColumns = 18;
 const stateColumns = 9;
 
 /** Text cut into lines between words. */

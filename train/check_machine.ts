@@ -92,14 +92,17 @@ export function checkMemory(available = freeMemory(), least = memoryLeast): Find
 }
 
 function freeMemory(): number {
-  const number = (path: string) => {
+  const read = (name: string) => {
     try {
-      return Number(Deno.readTextFileSync(path));
+      return Deno.readTextFileSync(`/sys/fs/cgroup/memory.${name}`);
     } catch {
-      return NaN; // Not Linux, or no such limit.
+      return ""; // Not Linux, or no such limit.
     }
   };
-  const left = number("/sys/fs/cgroup/memory.max") - number("/sys/fs/cgroup/memory.current");
+  const most = parseInt(read("max"));
+  // Pages of files that were read long ago are given up when memory is needed.
+  const idle = Number(/^inactive_file (\d+)/m.exec(read("stat"))?.[1] ?? 0);
+  const left = most - parseInt(read("current")) + idle;
   const { available } = Deno.systemMemoryInfo();
   return left >= 0 ? Math.min(available, left) : available;
 }

@@ -4,11 +4,12 @@
  */
 
 import { lookup } from "node:dns/promises";
-import { hasCode, messageOf } from "../errors.ts";
+import { hasCode, messageOf, UserError } from "../errors.ts";
 import type { Address } from "../network/gathering.ts";
-import { type Environment, launchedPlace } from "../network/launcher.ts";
+import type { Environment } from "../network/launcher.ts";
 import { isLoopback } from "../network/secret.ts";
 import { failed, type Finding, fine, warning } from "./finding.ts";
+import { type NodeFlags, readNodePlace } from "./node_place.ts";
 
 /** Time for a connection, in ms. */
 const connectMilliseconds = 5000;
@@ -21,7 +22,7 @@ function ownAddresses(): string[] {
 }
 
 /** Connects, or throws; the address on this side is told. */
-async function connect({ hostname, port }: Address, milliseconds = connectMilliseconds): Promise<string> {
+async function connect({ hostname, port }: Address, milliseconds: number): Promise<string> {
   const connection = await Deno.connect({ hostname, port, signal: AbortSignal.timeout(milliseconds) });
   const { localAddr } = connection;
   connection.close();
@@ -35,7 +36,7 @@ async function listenOn(name: string, hostname: string): Promise<Finding> {
     listener = Deno.listen({ hostname, port: 0 });
     const { port } = listener.addr;
     const accepted = listener.accept();
-    await connect({ hostname, port });
+    await connect({ hostname, port }, connectMilliseconds);
     (await accepted).close();
     return fine(name, `${hostname}: port ${port} was opened and reached`);
   } catch (error) {
@@ -54,8 +55,15 @@ export async function checkListening(addresses = ownAddresses()): Promise<Findin
   return [loopback, warning(name, found, "for several machines, connect this one to their network")];
 }
 
+/** True for addresses of this machine. */
+const isOwnAddress = (address: string) => isLoopback(address) || ownAddresses().includes(address);
+
 /** Whether the place where the machines meet can be reached from here, or be hosted here. */
-export async function checkRendezvous({ hostname, port }: Address, milliseconds?: number): Promise<Finding> {
+export async function checkRendezvous(
+  { hostname, port }: Address,
+  milliseconds = connectMilliseconds,
+  isOwn = isOwnAddress,
+): Promise<Finding> {
   const name = "rendezvous";
   const where = `${hostname}:${port}`;
   let address: string;
@@ -68,9 +76,7 @@ export async function checkRendezvous({ hostname, port }: Address, milliseconds?
       "give an IP address, or add it to DNS or /etc/hosts",
     );
   }
-  if (isLoopback(address) || ownAddresses().includes(address)) {
-    return hostRendezvous(where, { hostname: address, port });
-  }
+  if (isOwn(address)) return hostRendezvous(where, { hostname: address, port });
   const started = performance.now();
   try {
     const own = await connect({ hostname: address, port }, milliseconds);
@@ -106,18 +112,20 @@ function hostRendezvous(where: string, { hostname, port }: Address): Finding {
   }
 }
 
-/** What Slurm, MPI or Kubernetes says of this process. */
-export function checkLauncher(environment: Environment): Finding {
-  const name = "launcher";
+/** What the flags, MUSTER_*, Slurm, MPI or Kubernetes say of this process among others, secret and certificates included. */
+export async function checkPlace(flags: NodeFlags, environment: Environment): Promise<Finding> {
+  const name = "several machines";
   try {
-    const place = launchedPlace(environment);
+    const place = await readNodePlace(flags, environment);
     if (place) {
-      const { launcher, nodes, nodeRank, rendezvous = "a place that it does not tell: give --rendezvous" } = place;
-      return fine(name, `${launcher}: process ${nodeRank} of ${nodes}, which meet at ${rendezvous}`);
+      const { launcher = "flags and MUSTER_*", nodes, nodeRank, rendezvous, secret } = place;
+      const which = nodeRank === undefined ? "a process" : `process ${nodeRank}`;
+      return fine(name, `${launcher}: ${which} of ${nodes}, at ${rendezvous}, ${secret ? "with a" : "without"} secret`);
     }
   } catch (error) {
-    return failed(name, messageOf(error), "start it by the launcher itself, or pass --nodes 1");
+    if (!(error instanceof UserError)) throw error;
+    return failed(name, error.message, "see `muster train --help` for --nodes, --rendezvous, --secret-file");
   }
-  if (environment.get("SLURM_JOB_ID") === undefined) return fine(name, "none: this process is alone");
-  return fine(name, "Slurm, but this process is no task of several: those are started by srun");
+  if (environment.get("SLURM_JOB_ID") === undefined) return fine(name, "no: this process is alone");
+  return fine(name, "no: Slurm has started this process alone; srun starts several");
 }

@@ -47,7 +47,7 @@ export async function checkTraining(
   const losses = (told as readonly { event?: string; loss?: number }[])
     .filter(({ event }) => event === "step").map(({ loss }) => loss!);
   const update = `update its driver, or leave it out with --devices`;
-  if (fault !== undefined) return failed(name, fault, update);
+  if (fault !== undefined) return failed(name, fault.replace(/; no checkpoint was saved yet$/, ""), update);
   const off = losses.map((loss, i) => Math.abs(loss / knownLosses[i] - 1));
   const shown = losses.map((loss) => loss.toFixed(4)).join(", ");
   // What is not a number is not within the bound.
