@@ -12,18 +12,20 @@ import {
   checkPermissions,
 } from "../train/check_machine.ts";
 import { checkListening, checkPlace, checkRendezvous } from "../train/check_network.ts";
+import type { NodeFlags } from "../train/node_place.ts";
 import { checkTraining } from "../train/check_training.ts";
 import { type Finding, fine } from "../train/finding.ts";
+import { nodeFlags } from "./nodes.ts";
 import { print, printJson, terminalColumns } from "./output.ts";
-import { optionalNumber, type Options } from "./values.ts";
+import type { Options } from "./values.ts";
 import { versionFacts } from "./version.ts";
 
 /** Folder of runs whose place is not told. */
 const runs = "runs";
 
 /** Everything that is looked at, in order. */
-async function* examine(nodes: number | undefined, rendezvous: string | undefined): AsyncGenerator<Finding> {
-  const meeting = rendezvous === undefined ? undefined : parseAddress(rendezvous);
+async function* examine(flags: NodeFlags): AsyncGenerator<Finding> {
+  const { nodes, rendezvous } = flags;
   const { muster, commit, deno, os, arch } = versionFacts();
   yield fine("muster", `${muster}${commit ? `, commit ${commit.slice(0, 12)}` : ""}; deno ${deno}, ${os} ${arch}`);
   yield checkPermissions();
@@ -34,10 +36,12 @@ async function* examine(nodes: number | undefined, rendezvous: string | undefine
   yield checkFolder("runs", runs, "name another folder by --out");
   const handles = checkHandles(nodes);
   if (handles) yield handles;
-  // Each of the two is asked for alone as well.
-  yield await checkPlace(nodes !== undefined && rendezvous !== undefined ? { nodes, rendezvous } : {}, Deno.env);
   yield* await checkListening();
-  if (meeting) yield await checkRendezvous(meeting);
+  // Either may be asked for alone.
+  const place = await checkPlace(nodes === undefined || rendezvous === undefined ? {} : flags, Deno.env);
+  yield place.finding;
+  const meeting = rendezvous ?? place.rendezvous;
+  if (meeting !== undefined) yield await checkRendezvous(meeting);
   yield* checkDrivers();
   const { findings, usable } = await checkDevices();
   yield* findings;
@@ -68,10 +72,11 @@ function show({ name, state, found, remedy }: Finding): void {
 
 /** The command. */
 export async function doctorCommand(options: Options): Promise<number> {
-  const nodes = optionalNumber(options, "nodes", { least: 1, whole: true });
-  const rendezvous = options.rendezvous === undefined ? undefined : String(options.rendezvous);
+  const flags = nodeFlags(options);
+  // A mistake in it ends the command; nothing has been looked at yet.
+  if (flags.rendezvous !== undefined) parseAddress(flags.rendezvous);
   const checks: Finding[] = [];
-  for await (const finding of examine(nodes, rendezvous)) {
+  for await (const finding of examine(flags)) {
     checks.push(finding);
     if (options.json !== true) show(finding);
   }

@@ -91,11 +91,15 @@ export function build(run: (action: () => Promise<number>) => void, versionShown
   program.commandsGroup("Machines:");
   command(program, "doctor", "check this machine: driver, GPUs, folders, memory, network; each with a remedy", [
     "muster doctor",
-    "muster doctor --nodes 4 --rendezvous 10.0.0.1:29500   (on each machine)",
+    "muster doctor --nodes 4 --rendezvous 10.0.0.1:29500 --secret-file secret   (on each machine)",
     "muster doctor --json",
   ])
     .option("--rendezvous <host:port>", "check too whether the place where several machines meet can be reached")
     .option("--nodes <n>", "check too what so many machines need")
+    .option("--secret-file <file>", "their secret (default: MUSTER_SECRET)")
+    .option("--tls-cert <file>", "this machine's certificate, for mutual TLS with or instead of a secret (PEM)")
+    .option("--tls-key <file>", "the key to it")
+    .option("--tls-ca <file>", "certificate of the authority that must have signed every machine's")
     .option("--json", "print the result as JSON")
     .action((options: Options) => run(async () => await (await import("./doctor.ts")).doctorCommand(options)));
   command(program, "devices", "list the GPUs with their features and limits", [

@@ -18,12 +18,15 @@ const openSeconds = 300;
 const installDriver = noDeviceError().message.replace(/^[^:]*: /, "").replace(/, then look at .*$/, "");
 
 /** The Vulkan loader and its drivers' manifests; other systems than Linux do without. */
-export function checkDrivers(version = loaderVersion(), manifests = driverManifests()): Finding[] {
+export function checkDrivers(
+  version: string | null = loaderVersion() ?? null,
+  manifests = driverManifests(),
+): Finding[] {
   if (Deno.build.os !== "linux") return [];
   const missing = manifests.filter((path) => !isFile(path));
   const there = manifests.filter((path) => isFile(path));
   const findings = [
-    version === undefined
+    version === null
       ? failed("Vulkan loader", "libvulkan.so.1 cannot be opened", installDriver)
       : fine("Vulkan loader", version),
   ];

@@ -7,7 +7,8 @@ import { lookup } from "node:dns/promises";
 import { hasCode, messageOf, UserError } from "../errors.ts";
 import type { Address } from "../network/gathering.ts";
 import type { Environment } from "../network/launcher.ts";
-import { isLoopback } from "../network/secret.ts";
+import { parseAddress } from "../network/rendezvous.ts";
+import { isLoopback, isUnknownName, resolve } from "../network/secret.ts";
 import { failed, type Finding, fine, warning } from "./finding.ts";
 import { type NodeFlags, readNodePlace } from "./node_place.ts";
 
@@ -60,11 +61,12 @@ const isOwnAddress = (address: string) => isLoopback(address) || ownAddresses().
 
 /** Whether the place where the machines meet can be reached from here, or be hosted here. */
 export async function checkRendezvous(
-  { hostname, port }: Address,
+  rendezvous: string,
   milliseconds = connectMilliseconds,
   isOwn = isOwnAddress,
 ): Promise<Finding> {
   const name = "rendezvous";
+  const { hostname, port } = parseAddress(rendezvous);
   const where = `${hostname}:${port}`;
   let address: string;
   try {
@@ -112,20 +114,38 @@ function hostRendezvous(where: string, { hostname, port }: Address): Finding {
   }
 }
 
-/** What the flags, MUSTER_*, Slurm, MPI or Kubernetes say of this process among others, secret and certificates included. */
-export async function checkPlace(flags: NodeFlags, environment: Environment): Promise<Finding> {
+/**
+ * What the flags, MUSTER_*, Slurm, MPI or Kubernetes say of this process among others, secret and certificates included;
+ * and where they are to meet, if that is known.
+ */
+export async function checkPlace(
+  flags: NodeFlags,
+  environment: Environment,
+): Promise<{ finding: Finding; rendezvous: string | undefined }> {
   const name = "several machines";
+  let rendezvous: string | undefined;
   try {
     const place = await readNodePlace(flags, environment);
-    if (place) {
-      const { launcher = "flags and MUSTER_*", nodes, nodeRank, rendezvous, secret } = place;
-      const which = nodeRank === undefined ? "a process" : `process ${nodeRank}`;
-      return fine(name, `${launcher}: ${which} of ${nodes}, at ${rendezvous}, ${secret ? "with a" : "without"} secret`);
+    if (!place) {
+      const launched = environment.get("SLURM_JOB_ID") !== undefined;
+      const why = launched ? "Slurm has started this process alone; srun starts several" : "this process is alone";
+      return { finding: fine(name, `no: ${why}`), rendezvous };
     }
+    const { hostname } = parseAddress(place.rendezvous);
+    ({ rendezvous } = place);
+    const { launcher = "flags and MUSTER_*", nodes, nodeRank, secret, tls } = place;
+    await resolve(hostname, secret !== undefined || tls !== undefined);
+    const which = nodeRank === undefined ? "a process" : `process ${nodeRank}`;
+    const guards = [secret && "a secret", tls && "certificates"].filter(Boolean).join(" and ") || "no secret";
+    return { finding: fine(name, `${launcher}: ${which} of ${nodes}, at ${rendezvous}, with ${guards}`), rendezvous };
   } catch (error) {
-    if (!(error instanceof UserError)) throw error;
-    return failed(name, error.message, "see `muster train --help` for --nodes, --rendezvous, --secret-file");
+    // The rendezvous is looked at by itself.
+    if (!(error instanceof UserError) && !isUnknownName(error)) throw error;
+    const finding = failed(
+      name,
+      messageOf(error),
+      "see `muster train --help` for --nodes, --rendezvous, --secret-file",
+    );
+    return { finding, rendezvous };
   }
-  if (environment.get("SLURM_JOB_ID") === undefined) return fine(name, "no: this process is alone");
-  return fine(name, "no: Slurm has started this process alone; srun starts several");
 }
