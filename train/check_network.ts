@@ -36,9 +36,8 @@ async function listenOn(name: string, hostname: string): Promise<Finding> {
   try {
     listener = Deno.listen({ hostname, port: 0 });
     const { port } = listener.addr;
-    const accepted = listener.accept();
     await connect({ hostname, port }, connectMilliseconds);
-    (await accepted).close();
+    (await listener.accept()).close();
     return fine(name, `${hostname}: port ${port} was opened and reached`);
   } catch (error) {
     return failed(name, `${hostname}: ${messageOf(error)}`, "allow programs to listen: look at the firewall's rules");
