@@ -35,6 +35,31 @@ Deno.test("checkRendezvous() tells who can host it, what answers, what refuses, 
   await assert.rejects(checkRendezvous("nonsense"), /is not an address of the form host:port/);
 });
 
+Deno.test({
+  name: "checkRendezvous() waits for an answer only so long",
+  // Elsewhere a full queue refuses.
+  ignore: Deno.build.os !== "linux",
+  fn: async () => {
+    const listener = Deno.listen({ hostname: "127.0.0.1", port: 0, tcpBacklog: 1 });
+    const { port } = listener.addr;
+    const waiting: Deno.Conn[] = [];
+    try {
+      // Nobody accepts: behind a few, the system leaves newcomers without an answer.
+      for (let full = false; !full && waiting.length < 10;) {
+        await Deno.connect({ hostname: "127.0.0.1", port, signal: AbortSignal.timeout(200) })
+          .then((connection) => waiting.push(connection), () => full = true);
+      }
+      const started = performance.now();
+      const silent = await checkRendezvous(`127.0.0.1:${port}`, 300, () => false);
+      assert.deepEqual([silent.state, silent.found], ["failed", `127.0.0.1:${port} does not answer`]);
+      assert.ok(performance.now() - started < 3000);
+    } finally {
+      for (const connection of waiting) connection.close();
+      listener.close();
+    }
+  },
+});
+
 Deno.test("checkPlace() tells a process alone from one of several, and what is missing there", () =>
   withFolder({ secret: "0123456789abcdef" }, async (folder) => {
     Deno.chmodSync(`${folder}/secret`, 0o600);
