@@ -1,7 +1,7 @@
 /** Mistakes on the command line, in Muster's own words. */
 
 import type { Command, CommanderError } from "commander";
-import { nearest } from "../data/dataset.ts";
+import { nearest } from "../data/nearest.ts";
 import { UserError } from "../errors.ts";
 
 /** What commander found wrong, as one sentence. */

@@ -4,7 +4,7 @@
  */
 
 import { statfsSync } from "node:fs";
-import { nearest } from "../data/dataset.ts";
+import { nearest } from "../data/nearest.ts";
 import { messageOf } from "../errors.ts";
 import { formatBytes } from "../graph/plan.ts";
 import { failed, type Finding, fine, warning } from "./finding.ts";

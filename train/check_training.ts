@@ -28,7 +28,8 @@ async function trainOn(index: number, seconds: number): Promise<OwnProcess> {
   try {
     Deno.writeTextFileSync(`${folder}/text.txt`, text);
     const places = ["--devices", String(index), "--data", `${folder}/text.txt`, "--out", `${folder}/run`];
-    const environment = { MUSTER_CACHE: `${folder}/cache`, [supervisedMark]: "1" };
+    const alone = { MUSTER_NODES: "1", MUSTER_NODE_RANK: "0" };
+    const environment = { MUSTER_CACHE: `${folder}/cache`, [supervisedMark]: "1", ...alone };
     return await runOwn(["train", ...settings.split(" "), ...places], environment, seconds);
   } finally {
     Deno.removeSync(folder, { recursive: true });

@@ -3,7 +3,7 @@
  * @module
  */
 
-import { nearest } from "../data/dataset.ts";
+import { nearest } from "../data/nearest.ts";
 import { UserError } from "../errors.ts";
 import { type Option, trainOptions } from "./options.ts";
 
