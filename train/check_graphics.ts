@@ -17,18 +17,27 @@ const openSeconds = 300;
 /** What to install. */
 const installDriver = noDeviceError().message.replace(/^[^:]*: /, "").replace(/, then look at .*$/, "");
 
+const ffiAllowed = () => Deno.permissions.querySync({ name: "ffi" }).state === "granted";
+
 /** The Vulkan loader and its drivers' manifests; other systems than Linux do without. */
 export function checkDrivers(
   version: string | null = loaderVersion() ?? null,
   manifests = driverManifests(),
+  mayAsk = ffiAllowed(),
 ): Finding[] {
   if (Deno.build.os !== "linux") return [];
   const missing = manifests.filter((path) => !isFile(path));
   const there = manifests.filter((path) => isFile(path));
   const findings = [
-    version === null
+    version !== null
+      ? fine("Vulkan loader", version)
+      : mayAsk
       ? failed("Vulkan loader", "libvulkan.so.1 cannot be opened", installDriver)
-      : fine("Vulkan loader", version),
+      : warning(
+        "Vulkan loader",
+        "it cannot be asked without --allow-ffi",
+        "allow it: else only the first GPU is found",
+      ),
   ];
   const list = there.join(", ");
   if (missing.length > 0) {

@@ -3,6 +3,7 @@
  * @module
  */
 
+import { messageOf } from "../errors.ts";
 import { ownCommand } from "./supervisor.ts";
 
 /** What came of it. */
@@ -20,7 +21,12 @@ export async function runOwn(
   env: Readonly<Record<string, string>>,
   seconds: number,
 ): Promise<OwnProcess> {
-  const child = ownCommand(args, { env: { ...env }, stdout: "piped", stderr: "piped" }).spawn();
+  let child: Deno.ChildProcess;
+  try {
+    child = ownCommand(args, { env: { ...env }, stdout: "piped", stderr: "piped" }).spawn();
+  } catch (error) {
+    return { told: [], code: 1, fault: `its process cannot be started (${messageOf(error)})` };
+  }
   let late = false;
   const timer = setTimeout(() => {
     late = true;

@@ -50,6 +50,24 @@ Deno.test("doctor names a device that is lost in training, and mistakes in what 
     }
   }));
 
+Deno.test("doctor works without FFI, warns of that, and fails without leave to start itself", () =>
+  withFolder({}, async (folder) => {
+    const look = async (...refused: string[]) => {
+      const args = denoArguments(["doctor", "--json"]).map((arg) => arg === "-A" ? ["-A", ...refused] : [arg]).flat();
+      const options = { cwd: folder, env: { MUSTER_CACHE: `${folder}/cache` } };
+      const { code, stdout } = await runProgram(Deno.execPath(), args, options);
+      return { code, checks: JSON.parse(stdout).checks as Finding[] };
+    };
+    const without = await look("--deny-ffi");
+    assert.equal(without.code, 0);
+    const warnings = names(without.checks, "warning");
+    assert.ok(warnings.includes("permissions"), warnings.join());
+    if (Deno.build.os === "linux") assert.ok(warnings.includes("Vulkan loader"));
+    const alone = await look("--deny-run");
+    assert.equal(alone.code, 1);
+    assert.deepEqual(names(alone.checks, "failed"), ["permissions", "GPUs"]);
+  }));
+
 /** Deno in namespaces of its own: no network but a loopback that is down, and `{folder}/full` and `{folder}/fixed` mounted. */
 const isolated = [
   "-rmn",

@@ -16,6 +16,7 @@ Deno.test({
     const neither = checkDrivers(null, []);
     assert.deepEqual(states(neither), ["failed", "failed"]);
     for (const { remedy } of neither) assert.match(remedy!, /^install a Vulkan driver \(.*\)$/);
+    assert.deepEqual(states(checkDrivers(null, [here], false)), ["warning", "ok"]);
     const [{ found }] = checkDrivers();
     assert.match(found, /^1\.\d+\.\d+$/, "this machine has a loader");
   },
