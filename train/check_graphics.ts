@@ -64,8 +64,11 @@ export async function checkDevices(
   const { told, fault } = await run();
   const devices = (Array.isArray(told[0]) ? told[0] : []) as DeviceDescription[];
   if (devices.length === 0) {
-    const found = fault?.startsWith("No GPU") ? "none was found" : `they cannot be listed: ${fault}`;
-    return { findings: [failed("GPUs", found, installDriver)], usable: [] };
+    const none = fault === undefined || fault.startsWith("No GPU");
+    const finding = none
+      ? failed("GPUs", "none was found", installDriver)
+      : failed("GPUs", `they cannot be listed: ${fault}`, "update the graphics driver, or look at the system's log");
+    return { findings: [finding], usable: [] };
   }
   const onlySoftware = devices.every(({ type }) => type === "software");
   const findings = devices.flatMap((device) => [describe(device, onlySoftware), ...offers(device)]);

@@ -3,6 +3,7 @@
  * @module
  */
 
+import { messageOf } from "../errors.ts";
 import { failed, type Finding, fine } from "./finding.ts";
 import { type OwnProcess, runOwn } from "./own_process.ts";
 import { supervisedMark } from "./supervisor.ts";
@@ -24,15 +25,19 @@ const text = Array.from({ length: 200 }, (_, i) => `${i * i % 97} whales and ${i
 
 /** Trains on GPU `index`, in a process of its own. */
 async function trainOn(index: number, seconds: number): Promise<OwnProcess> {
-  const folder = Deno.makeTempDirSync({ prefix: "muster-doctor-" });
+  let folder: string | undefined;
   try {
+    folder = Deno.makeTempDirSync({ prefix: "muster-doctor-" });
     Deno.writeTextFileSync(`${folder}/text.txt`, text);
     const places = ["--devices", String(index), "--data", `${folder}/text.txt`, "--out", `${folder}/run`];
     const alone = { MUSTER_NODES: "1", MUSTER_NODE_RANK: "0" };
     const environment = { MUSTER_CACHE: `${folder}/cache`, [supervisedMark]: "1", ...alone };
     return await runOwn(["train", ...settings.split(" "), ...places], environment, seconds);
+  } catch (error) {
+    const fault = `the folder of temporary files cannot be written (${messageOf(error)}): TMPDIR names another`;
+    return { told: [], code: 1, fault };
   } finally {
-    Deno.removeSync(folder, { recursive: true });
+    if (folder !== undefined) Deno.removeSync(folder, { recursive: true });
   }
 }
 

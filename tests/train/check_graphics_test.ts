@@ -76,6 +76,7 @@ Deno.test("checkDevices() tells GPUs that open, that do not, that offer too litt
     Promise.resolve({ told: [], code: 139, fault: "its process was ended by SIGSEGV" })
   );
   assert.equal(crashed.findings[0].found, "they cannot be listed: its process was ended by SIGSEGV");
+  assert.match(crashed.findings[0].remedy!, /^update the graphics driver/);
   assert.deepEqual(crashed.usable, []);
 });
 
@@ -94,5 +95,13 @@ Deno.test("checkTraining() passes the known losses and fails others, missing one
   }
   assert.equal((await look(known.slice(0, 2))).state, "failed");
   assert.equal((await look([known[0], known[1], NaN])).state, "failed");
+  const before = Deno.env.get("TMPDIR");
+  Deno.env.set("TMPDIR", "/nonexistent");
+  try {
+    assert.match((await checkTraining(0)).found, /^the folder of temporary files cannot be written/);
+  } finally {
+    if (before === undefined) Deno.env.delete("TMPDIR");
+    else Deno.env.set("TMPDIR", before);
+  }
   assert.equal((await look(known, "it did not end within 1 s")).found, "it did not end within 1 s");
 });
