@@ -22,10 +22,17 @@ const permissions = {
 
 type Permission = keyof typeof permissions;
 
-/** Whether Deno grants one; of programs it need only start itself. */
+/** Of facts about the system, those that are asked for. */
+const facts = ["hostname", "networkInterfaces", "statfs", "systemMemoryInfo"] as const;
+
+/** Whether Deno grants one, as far as it is needed: of programs only this one is started. */
 function isGranted(name: Permission): boolean {
-  const wanted = name === "run" ? { name, command: Deno.execPath() } : { name };
-  return Deno.permissions.querySync(wanted).state === "granted";
+  const wanted: Deno.PermissionDescriptor[] = name === "run"
+    ? [{ name, command: Deno.execPath() }]
+    : name === "sys"
+    ? facts.map((kind) => ({ name, kind }))
+    : [{ name }];
+  return wanted.every((permission) => Deno.permissions.querySync(permission).state === "granted");
 }
 
 /** Whether Deno allows what is needed; in an executable this was settled when it was built. */

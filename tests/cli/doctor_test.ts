@@ -50,20 +50,27 @@ Deno.test("doctor names a device that is lost in training, and mistakes in what 
     }
   }));
 
-Deno.test("doctor works without FFI, warns of that, and fails without leave to start itself", () =>
+Deno.test("doctor works with the permissions of an executable, warns without FFI, and fails without leave to start itself", () =>
   withFolder({}, async (folder) => {
-    const look = async (...refused: string[]) => {
-      const args = denoArguments(["doctor", "--json"]).map((arg) => arg === "-A" ? ["-A", ...refused] : [arg]).flat();
+    const look = async (...flags: string[]) => {
+      const args = denoArguments(["doctor", "--json"]).flatMap((arg) => arg === "-A" ? flags : [arg]);
       const options = { cwd: folder, env: { MUSTER_CACHE: `${folder}/cache` } };
       const { code, stdout } = await runProgram(Deno.execPath(), args, options);
       return { code, checks: JSON.parse(stdout).checks as Finding[] };
     };
-    const without = await look("--deny-ffi");
+    const without = await look("-A", "--deny-ffi");
     assert.equal(without.code, 0);
     const warnings = names(without.checks, "warning");
     assert.ok(warnings.includes("permissions"), warnings.join());
     if (Deno.build.os === "linux") assert.ok(warnings.includes("Vulkan loader"));
-    const alone = await look("--deny-run");
+    // An executable asks for no more than this.
+    const granted = ["read", "write", "net", "env", "ffi", "run"].map((name) => `--allow-${name}`);
+    const facts = "hostname,networkInterfaces,statfs,systemMemoryInfo";
+    const least = await look(...granted, `--allow-sys=${facts}`, "--no-prompt");
+    assert.deepEqual([least.code, names(least.checks, "failed")], [0, []]);
+    const fewer = await look(...granted, "--allow-sys=hostname,networkInterfaces,systemMemoryInfo", "--no-prompt");
+    assert.deepEqual(names(fewer.checks, "failed").slice(0, 2), ["permissions", "cache"]);
+    const alone = await look("-A", "--deny-run");
     assert.equal(alone.code, 1);
     assert.deepEqual(names(alone.checks, "failed"), ["permissions", "GPUs"]);
   }));
