@@ -3,6 +3,7 @@
 import { readPrompts } from "../data/prompts.ts";
 import { UserError } from "../errors.ts";
 import { generateAll, type Generated, type GeneratedTexts } from "../train/generate.ts";
+import { interruptedExitCode } from "./exit_codes.ts";
 import { print, printError, printJson } from "./output.ts";
 import { numberOption, optionalNumber, type Options } from "./values.ts";
 
@@ -103,7 +104,7 @@ export async function generateCommand(options: Options): Promise<number> {
   const controller = new AbortController();
   let requests = 0;
   const stop = () => {
-    if (++requests > 1) Deno.exit(130);
+    if (++requests > 1) Deno.exit(interruptedExitCode);
     controller.abort();
   };
   Deno.addSignalListener("SIGINT", stop);

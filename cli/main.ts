@@ -1,126 +1,47 @@
 /** Parses the command line and runs the command. */
 
 import { Command, CommanderError } from "commander";
-import { nearest } from "../data/dataset.ts";
-import { UserError } from "../errors.ts";
-import { describeOptions, type GivenSettings, isSwitch, type SettingName, settingNames } from "../train/settings.ts";
-import { version } from "../train/version.ts";
+import { settingNames } from "../train/settings.ts";
 import { print, report } from "./output.ts";
+import { overview, setExamples } from "./overview.ts";
+import { addSettings, ofMachines, unplanned, verified } from "./setting_flags.ts";
+import { usageError } from "./usage.ts";
 import type { Options } from "./values.ts";
+import { versionText } from "./version.ts";
 
 /** Adds a command whose examples follow its options in the help. */
 function command(program: Command, name: string, summary: string, examples: string[]): Command {
-  return program.command(name)
+  const made = program.command(name)
     .description(summary)
     .option("--verbose", "print stacks with errors")
     .addHelpText("after", `\nExamples:\n${examples.map((example) => `  ${example}`).join("\n")}`)
     .allowExcessArguments(false);
+  setExamples(made, examples);
+  return made;
 }
 
-/** Adds the flags of settings, from their table; `others` are defaults other than those of training. */
-function addSettings(target: Command, wanted: readonly SettingName[], others: GivenSettings = {}): Command {
-  describeOptions().forEach(({ flag, help, fallback }, i) => {
-    const name = settingNames[i];
-    if (!wanted.includes(name)) return;
-    const argument = isSwitch(name) ? flag.split(" ")[0] : flag.replace(/ ([^<].*)$/, " <$1>");
-    const value = name in others ? String(others[name]) : fallback;
-    target.option(argument, value ? `${help} (default: ${value})` : help);
-  });
-  return target;
-}
-
-/** Settings that neither bytes nor time of a step depend on. */
-const unplanned: readonly SettingName[] = [
-  "steps",
-  "learningRate",
-  "minLearningRate",
-  "warmupSteps",
-  "lrSchedule",
-  "weightDecay",
-  "beta1",
-  "beta2",
-  "epsilon",
-  "clip",
-  "seed",
-  "evalInterval",
-  "evalBatches",
-  "checkpointInterval",
-  "keep",
-  "out",
-  "resume",
-  "stallTimeout",
-  "restarts",
-  "trace",
-  "rendezvous",
-  "nodeRank",
-  "listen",
-  "secretFile",
-  "tlsCert",
-  "tlsKey",
-  "tlsCa",
-  "minNodes",
-  "peerTimeout",
-  "rendezvousTimeout",
-  "commitSteps",
-  "quiet",
-  "verbose",
-];
-
-/** Options that `plan` has of its own, whether or not a run has settings of the same name. */
-const ofMachines: readonly string[] = ["nodes", "link", "gradCompression"];
-
-/** Settings of a run that only checks layouts; its model is small unless they say otherwise. */
-const verified: readonly SettingName[] = [
-  "devices",
-  "steps",
-  "data",
-  "tokenizer",
-  "model",
-  "init",
-  "family",
-  "layers",
-  "heads",
-  "kvHeads",
-  "width",
-  "sequenceLength",
-  "batchSize",
-  "learningRate",
-  "dropout",
-  "seed",
-  "bucketMb",
-  "stallTimeout",
-  "json",
-];
-
-function trainCommand(program: Command, run: (action: () => Promise<number>) => void): void {
-  const train = program.command("train")
-    .description("train a model; with no flags, a small one on Moby-Dick")
-    .option("--config <file>", "settings from a TOML or JSON file; flags go before them")
-    .allowExcessArguments(false)
-    .addHelpText(
-      "after",
-      "\nExamples:\n  muster train\n  muster train --data my.txt --layers 6 --width 256 --steps 5000\n" +
-        "  muster train --resume runs/1 --steps 2000\n  muster train --init ./gpt2 --data notes/ --learning-rate 3e-5",
-    );
-  addSettings(train, settingNames);
-  train.action((options: Options) =>
-    run(async () => await (await import("./train.ts")).trainCommand(options, Deno.args))
-  );
-}
-
-function build(run: (action: () => Promise<number>) => void): Command {
+/** The program with all its commands; `run` is given what the chosen one does; `versionShown` is what --version prints. */
+export function build(run: (action: () => Promise<number>) => void, versionShown = ""): Command {
   const program = new Command("muster")
     .description("Trains language models on the GPUs you have, with a graphics driver and nothing else.")
-    .version(version)
-    .helpCommand("help [command]", "show the help of a command");
-  trainCommand(program, run);
+    .version(versionShown, "-V, --version", "print the version, the commit, and what runs it; then --json: as JSON")
+    .commandsGroup("Data and models:");
+  const train = command(program, "train", "train a model; with no flags, a small one on Moby-Dick", [
+    "muster train",
+    "muster train --data my.txt --layers 6 --width 256 --steps 5000",
+    "muster train --resume runs/1 --steps 2000",
+    "muster train --init ./gpt2 --data notes/ --learning-rate 3e-5",
+  ])
+    .option("--config <file>", "settings from a TOML or JSON file; flags go before them");
+  addSettings(train, settingNames.filter((name) => name !== "verbose"))
+    .action((options: Options) => run(async () => await (await import("./train.ts")).trainCommand(options, Deno.args)));
   command(program, "prepare", "turn text files, folders, JSON lines and Parquet into tokens", [
     "muster prepare books/ --out books.tokens --tokenizer gpt2",
     "muster prepare corpus.jsonl --out corpus.tokens --train-tokenizer --vocab-size 8192",
   ])
     .argument("<inputs...>", "files and folders")
     .requiredOption("--out <folder>", "folder to make")
-    .option("--tokenizer <name>", "byte, gpt2, a tokenizer.json or its folder (default: byte)")
+    .option("--tokenizer <tokenizer>", "byte, gpt2, a tokenizer.json or its folder (default: byte)")
     .option("--train-tokenizer", "train a byte-pair tokenizer on the corpus")
     .option("--vocab-size <n>", "with --train-tokenizer: its ids (default: 8192)")
     .option("--validation <fraction>", "share kept for validation", "0.1")
@@ -157,6 +78,30 @@ function build(run: (action: () => Promise<number>) => void): Command {
     .option("--sequence-length <n>", "tokens in a window")
     .option("--json", "print the result as JSON")
     .action((options: Options) => run(async () => await (await import("./evaluate.ts")).evaluateCommand(options)));
+  command(program, "plot", "draw a run's loss curve, in the terminal and as SVG", [
+    "muster plot runs/1",
+    "muster plot runs/1 --svg loss.svg",
+  ])
+    .argument("<run>", "folder of the run")
+    .option("--svg <file>", "where to write the SVG (default: loss.svg in the run's folder)")
+    .option("--json", "print the curves as JSON")
+    .action((path: string, options: Options) =>
+      run(async () => await (await import("./plot.ts")).plotCommand(path, options))
+    );
+  program.commandsGroup("Machines:");
+  command(program, "doctor", "check this machine: driver, GPUs, folders, memory, network; each with a remedy", [
+    "muster doctor",
+    "muster doctor --nodes 4 --rendezvous 10.0.0.1:29500 --secret-file secret   (on each machine)",
+    "muster doctor --json",
+  ])
+    .option("--rendezvous <host:port>", "check too whether the place where several machines meet can be reached")
+    .option("--nodes <n>", "check too what so many machines need")
+    .option("--secret-file <file>", "their secret (default: MUSTER_SECRET)")
+    .option("--tls-cert <file>", "this machine's certificate, for mutual TLS with or instead of a secret (PEM)")
+    .option("--tls-key <file>", "the key to it")
+    .option("--tls-ca <file>", "certificate of the authority that must have signed every machine's")
+    .option("--json", "print the result as JSON")
+    .action((options: Options) => run(async () => await (await import("./doctor.ts")).doctorCommand(options)));
   command(program, "devices", "list the GPUs with their features and limits", [
     "muster devices",
     "muster devices --json",
@@ -215,7 +160,10 @@ function build(run: (action: () => Promise<number>) => void): Command {
     .option("--tls-ca <file>", "certificate of the authority that must have signed every machine's")
     .option("--local <n>", "on one machine: processes to measure over loopback, for a first try (default: 2)")
     .option("--sizes <list>", "bytes to all-reduce, like 4KiB,1MiB (default: 4KiB to 64MiB)")
-    .option("--algorithm <way>", "how: doubling, halving, ring, or auto, which is by size (default: auto)")
+    .option(
+      "--algorithm <doubling|halving|ring|auto>",
+      "how: doubling, halving, ring, or auto, which is by size (default: auto)",
+    )
     .option("--comm-tune", "measure first which way is the fastest for which size, and go by that")
     .option(
       "--timeout <s>",
@@ -224,44 +172,38 @@ function build(run: (action: () => Promise<number>) => void): Command {
     )
     .option("--json", "print the result as JSON")
     .action((options: Options) => run(async () => await (await import("./comm_bench.ts")).commBenchCommand(options)));
-  command(program, "plot", "draw a run's loss curve, in the terminal and as SVG", [
-    "muster plot runs/1",
-    "muster plot runs/1 --svg loss.svg",
+  program.commandsGroup("Muster itself:");
+  command(program, "completions", "print what has a shell complete commands, flags and their values", [
+    "source <(muster completions bash)                                      # in ~/.bashrc",
+    "source <(muster completions zsh)                                       # in ~/.zshrc, behind compinit",
+    "muster completions fish > ~/.config/fish/completions/muster.fish       # once",
   ])
-    .argument("<run>", "folder of the run")
-    .option("--svg <file>", "where to write the SVG (default: loss.svg in the run's folder)")
-    .option("--json", "print the curves as JSON")
-    .action((path: string, options: Options) =>
-      run(async () => await (await import("./plot.ts")).plotCommand(path, options))
+    .argument("<bash|zsh|fish>", "the shell")
+    .option("--json", "print what there is to complete as JSON")
+    .action((shell: string, options: Options) =>
+      run(async () => (await import("./completions.ts")).completionsCommand(program, shell, options))
     );
-  return program;
-}
-
-/** What commander found wrong, as one sentence. */
-function usageError(program: Command, error: CommanderError, args: readonly string[]): UserError {
-  const names = program.commands.flatMap((sub) => [sub.name(), ...sub.aliases()]);
-  const message = error.message.replace(/^error: /, "").replace(/\s*\n\(Did you mean (.*)\?\)$/s, "; did you mean $1?");
-  if (error.code === "commander.unknownCommand" && args[0]) {
-    const near = nearest(args[0], names);
-    return new UserError(
-      `There is no command ${args[0]}${near ? `; did you mean ${near}?` : ""} (commands: ${names.join(", ")})`,
-    );
-  }
-  // A required flag that is missing may be one that is misspelt.
-  const flags = program.commands.find((sub) => sub.name() === args[0])?.options.map(({ long }) => long ?? "") ?? [];
-  const unknown = args.slice(1).find((arg) => arg.startsWith("--") && !flags.includes(arg.split("=")[0]));
-  if (error.code === "commander.missingMandatoryOptionValue" && unknown) {
-    const near = nearest(unknown, flags);
-    return new UserError(`Unknown option '${unknown}'${near ? `; did you mean ${near}?` : ""}`);
-  }
-  return new UserError(`${message.charAt(0).toUpperCase()}${message.slice(1)}`);
+  command(program, "licenses", "print the licences of Muster, of what is built into it, and of the catalogue's texts", [
+    "muster licenses --list",
+    "muster licenses > LICENSES.txt",
+  ])
+    .option("--list", "only their names")
+    .option("--json", "print as JSON")
+    .action((options: Options) => run(async () => (await import("./licenses.ts")).licensesCommand(options)));
+  const help = program.createCommand("help")
+    .argument("[command]", "which one; left out: all of them, in short")
+    .description("show the help of a command")
+    .helpGroup("Muster itself:");
+  program.addHelpCommand(help);
+  return program.configureHelp({ formatHelp: () => overview(program) });
 }
 
 /** Runs a command line and returns the exit code. */
 export async function main(args: readonly string[]): Promise<number> {
   const reporting = { json: args.includes("--json"), verbose: args.includes("--verbose") };
   let chosen: (() => Promise<number>) | undefined;
-  const program = build((action) => void (chosen = action));
+  const asksForVersion = args.some((arg) => arg === "--version" || arg === "-V");
+  const program = build((action) => void (chosen = action), asksForVersion ? versionText(reporting.json) : "");
   for (const part of [program, ...program.commands]) {
     part.exitOverride().configureOutput({ writeOut: print, writeErr: () => {} });
   }

@@ -10,6 +10,7 @@ import { nextRunFolder } from "../train/run_folder.ts";
 import { completeSettings, type GivenSettings, parseSettings, readSettingsFile } from "../train/settings.ts";
 import { isSupervised, restartableExitCode, stopRequest, stopSignals, supervise } from "../train/supervisor.ts";
 import { train, type TrainResult } from "../train/trainer.ts";
+import { interruptedExitCode } from "./exit_codes.ts";
 import { print, printError, printJson, report, terminalColumns } from "./output.ts";
 import type { Options } from "./values.ts";
 
@@ -76,7 +77,7 @@ async function trainHere(given: GivenSettings, json: boolean, quiet: boolean): P
   const controller = new AbortController();
   let requests = 0;
   const stop = () => {
-    if (++requests > 1) Deno.exit(130);
+    if (++requests > 1) Deno.exit(interruptedExitCode);
     controller.abort();
     if (!quiet) printError("\nfinishing this step, then saving; once more stops at once\n");
   };

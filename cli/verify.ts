@@ -1,6 +1,7 @@
 /** `muster verify`. */
 
 import { type LayoutCheck, lossBound, verifyLayouts } from "../train/verify.ts";
+import { interruptedExitCode } from "./exit_codes.ts";
 import { print, printError, printJson } from "./output.ts";
 import { readSettings } from "./train.ts";
 import type { Options } from "./values.ts";
@@ -23,7 +24,7 @@ export async function verifyCommand({ layouts, ...options }: Options): Promise<n
   const clear = () => live && printError("\r\x1b[K");
   const controller = new AbortController();
   // The temporary folder is removed before the end; a second interrupt stops at once.
-  const stop = () => controller.signal.aborted ? Deno.exit(130) : controller.abort();
+  const stop = () => controller.signal.aborted ? Deno.exit(interruptedExitCode) : controller.abort();
   Deno.addSignalListener("SIGINT", stop);
   try {
     let begun = false;
@@ -52,7 +53,7 @@ export async function verifyCommand({ layouts, ...options }: Options): Promise<n
       if (controller.signal.aborted) print("stopped before all layouts were trained\n");
       print(`${passed} passed, ${failed} failed\n`);
     }
-    if (controller.signal.aborted) return 130;
+    if (controller.signal.aborted) return interruptedExitCode;
     return failed > 0 ? 1 : 0;
   } finally {
     clear();

@@ -9,6 +9,7 @@ import { MachineError, messageOf, UserError } from "../errors.ts";
 import { cacheFolder, catalogue, fetchDataset } from "./catalogue.ts";
 import { corpusFiles } from "./corpus.ts";
 import { type DatasetDescription, prepare } from "./prepare.ts";
+import { nearest } from "./nearest.ts";
 import { openTokens, type TokenSource } from "./token_file.ts";
 
 /** An opened dataset. */
@@ -73,25 +74,6 @@ export function openDataset(folder: string): Dataset {
     train.close();
     throw error;
   }
-}
-
-/** Edit distance, for suggestions. */
-export function distance(a: string, b: string): number {
-  let row = Array.from({ length: b.length + 1 }, (_, i) => i);
-  for (let i = 1; i <= a.length; i++) {
-    const next = [i];
-    for (let j = 1; j <= b.length; j++) {
-      next[j] = Math.min(row[j] + 1, next[j - 1] + 1, row[j - 1] + (a[i - 1] === b[j - 1] ? 0 : 1));
-    }
-    row = next;
-  }
-  return row[b.length];
-}
-
-/** The name nearest to `name`, if any is near. */
-export function nearest(name: string, names: readonly string[]): string | undefined {
-  const [best] = names.map((other) => ({ other, d: distance(name, other) })).sort((a, b) => a.d - b.d);
-  return best && best.d <= Math.max(2, name.length / 3) ? best.other : undefined;
 }
 
 /** What tells one tokenizer from another: its name, or the text of its file. */

@@ -62,8 +62,8 @@ function manifestFolders(): string[] {
   ];
 }
 
-/** Manifests of the drivers that the loader reads. */
-function manifests(): string[] {
+/** Manifests of the drivers that the loader reads, on systems like Linux; they need not be there if the environment names them. */
+export function driverManifests(): string[] {
   for (const name of manifestNames) {
     const given = Deno.env.get(name);
     if (given) return given.split(separator).filter(Boolean);
@@ -180,7 +180,7 @@ function findSelections(): Selection[] {
   const devices = distinctDevices(listed);
   if (listed.length <= 1) return devices.map((device) => ({ device, ways: [] }));
   // Which manifest shows which device.
-  const shown = manifests().map((path) => ({
+  const shown = driverManifests().map((path) => ({
     path,
     devices: withEnvironment(byManifest(path), () => listVulkanDevices() ?? []),
   }));
@@ -201,7 +201,7 @@ function findSelections(): Selection[] {
 export function prepareEnvironment(selections: readonly Selection[]): Record<string, string> {
   if (selections.every(({ ways }) => ways.length === 0)) return {};
   const harmless: Record<string, string> = {
-    ...Object.fromEntries(manifestNames.map((name) => [name, manifests().join(separator)])),
+    ...Object.fromEntries(manifestNames.map((name) => [name, driverManifests().join(separator)])),
     DRI_PRIME: "0",
     XDG_CONFIG_HOME: `${Deno.env.get("HOME") ?? ""}/.config`,
   };

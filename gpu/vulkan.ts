@@ -51,7 +51,8 @@ function structure(size: number, type: number, next?: Bytes): Bytes {
   return bytes;
 }
 
-function openLoader(): Loader | undefined {
+/** Opens the loader with some of its functions. */
+function openWith<S extends Deno.ForeignLibraryInterface>(wanted: S): Deno.DynamicLibrary<S> | undefined {
   const names = Deno.build.os === "windows"
     ? ["vulkan-1.dll"]
     : Deno.build.os === "darwin"
@@ -59,12 +60,22 @@ function openLoader(): Loader | undefined {
     : ["libvulkan.so.1", "libvulkan.so"];
   for (const name of names) {
     try {
-      return Deno.dlopen(name, symbols);
+      return Deno.dlopen(name, wanted);
     } catch {
       // Not there, or FFI is not allowed.
     }
   }
   return undefined;
+}
+
+/** Version of the Vulkan loader, like `1.3.239`; undefined where there is none (or one of Vulkan 1.0), or no FFI. */
+export function loaderVersion(): string | undefined {
+  const loader = openWith({ vkEnumerateInstanceVersion: { parameters: ["buffer"], result: "i32" } });
+  if (!loader) return undefined;
+  const packed = new Uint32Array(1);
+  loader.symbols.vkEnumerateInstanceVersion(packed);
+  loader.close();
+  return [packed[0] >>> 22 & 0x7f, packed[0] >>> 12 & 0x3ff, packed[0] & 0xfff].join(".");
 }
 
 const types = ["other", "integrated", "discrete", "virtual", "software"] as const;
@@ -117,7 +128,7 @@ function describe({ symbols: vulkan }: Loader, handle: bigint, index: number): V
 
 /** The physical devices that the loader shows in the present environment; undefined where there is no loader or no FFI. */
 export function listVulkanDevices(): VulkanDevice[] | undefined {
-  const loader = openLoader();
+  const loader = openWith(symbols);
   if (!loader) return undefined;
   try {
     const { symbols: vulkan } = loader;

@@ -6,6 +6,7 @@ import { gzipSync } from "node:zlib";
 import { catalogue, fetchDataset } from "../data/catalogue.ts";
 import config from "../deno.json" with { type: "json" };
 import { completeSettings } from "../train/settings.ts";
+import { checkoutCommit, commitPlace } from "../train/version.ts";
 import { permissionFlags } from "./permissions.ts";
 
 const top = new URL("..", import.meta.url).pathname.replace(/\/$/, "");
@@ -25,19 +26,6 @@ async function embeddedModule(): Promise<string> {
   const names = [...Deno.readDirSync(folder)].map(({ name }) => name).sort();
   const files = names.map((name) => [name, gzipSync(Deno.readFileSync(`${folder}/${name}`)).toString("base64")]);
   return `export const embedded = ${JSON.stringify({ [entry.name]: Object.fromEntries(files) })};\n`;
-}
-
-/** The word in train/version.ts in whose place a build puts the commit. */
-const commitPlace = "MUSTER_COMMIT_OF_THIS_BUILD";
-
-/** The commit of this checkout; the word itself where Git cannot tell. */
-async function commit(): Promise<string> {
-  try {
-    const { success, stdout } = await new Deno.Command("git", { args: ["rev-parse", "HEAD"], cwd: top }).output();
-    return success ? new TextDecoder().decode(stdout).trim() : commitPlace;
-  } catch {
-    return commitPlace;
-  }
 }
 
 /**
@@ -68,7 +56,9 @@ export async function bundle(output: string): Promise<void> {
     const text = Deno.readTextFileSync(made).replaceAll(from(npmCache), "npm/").replaceAll(from(folder), "data/");
     Deno.writeTextFileSync(
       output,
-      `#!/usr/bin/env -S deno run ${permissionFlags.join(" ")}\n${text.replaceAll(commitPlace, await commit())}`,
+      `#!/usr/bin/env -S deno run ${permissionFlags.join(" ")}\n${
+        text.replaceAll(commitPlace, checkoutCommit(top) ?? commitPlace)
+      }`,
     );
     // An executable made of it records its time: with the same one, two builds of a commit are the same bytes.
     Deno.utimeSync(output, 0, 0);

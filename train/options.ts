@@ -18,6 +18,8 @@ export interface Option<T> {
   readonly fallback: T;
   /** What it means, in the help. */
   readonly help: string;
+  /** What a text is, if it is more than that: shells complete files, folders and so on. */
+  readonly value?: "file" | "folder" | "data" | "tokenizer" | "preset";
   /** Smallest value. */
   readonly least?: number;
   /** Values above this, not this itself. */
@@ -32,6 +34,8 @@ export interface Option<T> {
 
 const text = (fallback: string, help: string): Option<string> => ({ kind: "text", fallback, help });
 const optional = (help: string): Option<string | undefined> => ({ kind: "text", fallback: undefined, help });
+/** A text that is a `value`. */
+const of = <T>(value: Option<T>["value"] & string, option: Option<T>): Option<T> => ({ ...option, value });
 const integer = (fallback: number, least: number, help: string): Option<number> => ({
   kind: "integer",
   fallback,
@@ -52,9 +56,12 @@ function choice<T extends string>(fallback: T, choices: readonly T[], help: stri
 
 /** The table. Keys are the names in configuration files; flags are the same in kebab case. */
 export const trainOptions = {
-  data: text("moby-dick", "prepared folder, text file, folder of texts, or moby-dick, state-of-the-union"),
-  tokenizer: text("byte", "byte, gpt2, a tokenizer.json or its folder; prepared data and --init bring their own"),
-  model: optional(`preset: ${Object.keys(presets).join(", ")}`),
+  data: of("data", text("moby-dick", "prepared folder, text file, folder of texts, or moby-dick, state-of-the-union")),
+  tokenizer: of(
+    "tokenizer",
+    text("byte", "byte, gpt2, a tokenizer.json or its folder; prepared data and --init bring their own"),
+  ),
+  model: of("preset", optional(`preset: ${Object.keys(presets).join(", ")}`)),
   family: choice("llama", familyNames, "architecture"),
   layers: size("transformer blocks (default 4)"),
   heads: size("attention heads (default 4)"),
@@ -96,11 +103,14 @@ export const trainOptions = {
   evalBatches: integer(50, 1, "batches of a validation"),
   checkpointInterval: integer(500, 0, "steps between checkpoints; 0: only at the end"),
   keep: integer(2, 0, "checkpoints kept; 0: all"),
-  out: optional("folder of the run (default: runs/1, runs/2, …)"),
-  resume: optional(
-    "run or checkpoint to go on from, whose settings hold unless given again; auto: the run in --out, if there is one",
+  out: of("folder", optional("folder of the run (default: runs/1, runs/2, …)")),
+  resume: of(
+    "folder",
+    optional(
+      "run or checkpoint to go on from, whose settings hold unless given again; auto: the run in --out, if there is one",
+    ),
   ),
-  init: optional("Hugging Face folder whose weights to start from"),
+  init: of("folder", optional("Hugging Face folder whose weights to start from")),
   devices: text(
     "all",
     "GPUs to use: all, or as `muster devices` lists them 0,2; a repeated index is another rank on it",
@@ -137,10 +147,13 @@ export const trainOptions = {
     help: "this machine's number among them, from 0; node 0 hosts the rendezvous (default: whoever can)",
   } as Option<number | undefined>,
   listen: optional("address of the interface on which other machines reach this one (default: that to the rendezvous)"),
-  secretFile: optional("file with the secret that the machines share, or MUSTER_SECRET; needed but on loopback"),
-  tlsCert: optional("this machine's certificate, for mutual TLS with or instead of a secret (PEM)"),
-  tlsKey: optional("the key to it"),
-  tlsCa: optional("certificate of the authority that must have signed every machine's"),
+  secretFile: of(
+    "file",
+    optional("file with the secret that the machines share, or MUSTER_SECRET; needed but on loopback"),
+  ),
+  tlsCert: of("file", optional("this machine's certificate, for mutual TLS with or instead of a secret (PEM)")),
+  tlsKey: of("file", optional("the key to it")),
+  tlsCa: of("file", optional("certificate of the authority that must have signed every machine's")),
   minNodes: size("go on with as few machines as these when others are lost; who comes back joins (default: --nodes)"),
   peerTimeout: number(15, { least: 0.1, most: 3600 }, "seconds without a sign of life behind which a machine is lost"),
   rendezvousTimeout: number(300, { above: 0, most: 1e6 }, "seconds in which the machines must come together"),
@@ -159,7 +172,7 @@ export const trainOptions = {
   gradCompression: choice("none", ["none", "f16", "bf16", "int8"] as const, "how gradients travel between machines"),
   stallTimeout: number(60, { above: 0 }, "seconds without a sign of life from a rank before the run is given up"),
   restarts: integer(0, 0, "times to go on from the last checkpoint after a crash"),
-  trace: optional(`file for a timeline of the first ${traceSteps} steps, for Perfetto or chrome://tracing`),
+  trace: of("file", optional(`file for a timeline of the first ${traceSteps} steps, for Perfetto or chrome://tracing`)),
   json: flag("one JSON event per line"),
   quiet: flag("print only the end"),
   verbose: flag("print stacks with errors"),

@@ -3,7 +3,7 @@
  * @module
  */
 
-import { nearest } from "../data/dataset.ts";
+import { nearest } from "../data/nearest.ts";
 import { UserError } from "../errors.ts";
 import { type Option, trainOptions } from "./options.ts";
 
@@ -155,7 +155,7 @@ export function describeOptions(): { flag: string; help: string; fallback: strin
       ? ""
       : option.kind === "choice"
       ? ` ${option.choices!.join("|")}`
-      : ` <${option.kind}>`;
+      : ` <${option.value ?? option.kind}>`;
     return {
       flag: `--${flagName(name)}${argument}`,
       help: option.help,

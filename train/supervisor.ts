@@ -7,14 +7,14 @@
 import { latestCheckpoint } from "./checkpoint.ts";
 
 /** Set in the environment of the process that trains. */
-const mark = "MUSTER_SUPERVISED";
+export const supervisedMark = "MUSTER_SUPERVISED";
 
 /** How the training process says that a new attempt may succeed. */
 export const restartableExitCode = 75;
 
 /** True in the process that trains. */
 export function isSupervised(): boolean {
-  return Deno.env.get(mark) === "1";
+  return Deno.env.get(supervisedMark) === "1";
 }
 
 /** What to watch. */
@@ -28,10 +28,10 @@ export interface SupervisorOptions {
   readonly onMessage: (message: string) => void;
 }
 
-/** The command that runs this program again, with nothing to read and this process's error output. */
+/** The command that runs this program again, with nothing to read and, if not told otherwise, this process's error output. */
 export function ownCommand(
   args: readonly string[],
-  options: Pick<Deno.CommandOptions, "env" | "stdout">,
+  options: Pick<Deno.CommandOptions, "env" | "stdout" | "stderr">,
 ): Deno.Command {
   const program = Deno.build.standalone ? [] : ["run", "-A", "--quiet", Deno.mainModule];
   return new Deno.Command(Deno.execPath(), {
@@ -71,7 +71,7 @@ export async function supervise(options: SupervisorOptions): Promise<number> {
   let args = options.args;
   let stopping = false;
   for (let attempt = 0;; attempt++) {
-    const child = ownCommand(args, { env: { [mark]: "1" }, stdout: "inherit" }).spawn();
+    const child = ownCommand(args, { env: { [supervisedMark]: "1" }, stdout: "inherit" }).spawn();
     const forward = () => {
       stopping = true;
       try {

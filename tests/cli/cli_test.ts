@@ -53,19 +53,6 @@ async function muster(folder: string, ...args: string[]): Promise<Ended> {
 
 const events = (stdout: string) => stdout.trim().split("\n").map((line) => JSON.parse(line));
 
-Deno.test("muster help, --version and every command's --help work, with an example each", () =>
-  inFolder(async (folder) => {
-    assert.match((await muster(folder)).stdout, /train .*\n[\s\S]*generate/);
-    assert.match((await muster(folder, "--version")).stdout, /^\d+\.\d+\.\d+\n$/);
-    for (const name of ["train", "prepare", "generate", "eval", "devices", "plan", "verify", "plot", "comm-bench"]) {
-      const { code, stdout } = await muster(folder, name, "--help");
-      assert.equal(code, 0);
-      assert.match(stdout, new RegExp(`Examples:\n  muster ${name}`));
-    }
-    assert.match((await muster(folder, "help", "plot")).stdout, /loss curve/);
-    assert.match((await muster(folder, "train", "--help")).stdout, /--lr-schedule <constant\|linear\|cosine\|wsd>/);
-  }));
-
 Deno.test("mistakes end with one sentence on standard error, exit code 2, no stack", () =>
   inFolder(async (folder) => {
     Deno.writeTextFileSync(`${folder}/bad.toml`, "stepz = 3\n");

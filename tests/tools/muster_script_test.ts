@@ -169,7 +169,9 @@ Deno.test({
         assert.match(stderr, expected);
         assert.equal(stdout, "");
         // What needs no GPU runs without one.
-        for (const args of [["prepare", "x"], ["comm-bench"]]) assert.match(run(args).stdout, /^ran run/);
+        for (const args of [["prepare", "x"], ["comm-bench"], ["doctor"], ["licenses"], ["completions", "bash"]]) {
+          assert.match(run(args).stdout, /^ran run/);
+        }
       });
     }
     none({ "apt-get": 'echo "apt $*" >&2', id: "echo 0" }, (run) => {
