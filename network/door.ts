@@ -8,7 +8,7 @@ import { MachineError, messageOf } from "../errors.ts";
 import { before, inSeconds } from "./deadline.ts";
 import { type Address, type Hello, helloSchema, helloSeconds, type NodeOptions, type Place } from "./gathering.ts";
 import { type LinkListener, listen } from "./listener.ts";
-import { receiveMessage } from "./messages.ts";
+import { ownBytes, receiveMessage } from "./messages.ts";
 import type { NamedLink } from "./plain_link.ts";
 import { seldom } from "./refusals.ts";
 import { listenAtRendezvous, parseAddress } from "./rendezvous.ts";
@@ -77,7 +77,7 @@ export class Door {
     this.#silent.add(link);
     try {
       const late = () => new MachineError(`${link.peer} said nothing for ${helloSeconds} s`);
-      const hello = await before(inSeconds(helloSeconds), receiveMessage(link, helloSchema), late);
+      const hello = await before(inSeconds(helloSeconds), receiveMessage(link, helloSchema, ownBytes), late);
       if (this.#closed) throw new MachineError("This node is closed");
       this.#silent.delete(link);
       await this.greet(link, hello);

@@ -97,6 +97,7 @@ function bindingOf(link: NamedLink): Uint8Array {
 }
 
 function finish(link: NamedLink, { secret, tls }: Credentials, sending: Uint8Array, receiving: Uint8Array): NamedLink {
+  link.proven?.();
   return secret === undefined || tls ? link : new AuthenticatedLink(link, { sending, receiving });
 }
 

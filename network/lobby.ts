@@ -17,7 +17,7 @@ import {
   refusalOf,
   sizeMost,
 } from "./gathering.ts";
-import { receiveMessage } from "./messages.ts";
+import { ownBytes, receiveMessage } from "./messages.ts";
 import { Outbox } from "./outbox.ts";
 import type { NamedLink } from "./plain_link.ts";
 
@@ -101,7 +101,7 @@ export class Lobby {
     this.changed();
     try {
       for (;;) {
-        comer.outcome = await receiveMessage(link, outcomeSchema);
+        comer.outcome = await receiveMessage(link, outcomeSchema, ownBytes);
         this.changed();
       }
     } catch {

@@ -9,6 +9,8 @@ import type { Link } from "./link.ts";
 
 /** Most bytes of a message: all that 2,048 nodes may tell of themselves takes 12 MB; what they do tell, 0.3 MB. */
 export const messageBytes = 1 << 24;
+/** Most bytes of what one node says of itself, in any letters; lists within lists take 170 times their bytes to decode. */
+export const ownBytes = 1 << 18;
 
 /** Gives a value its type, or throws saying what is wrong with it. */
 export type Schema<T> = (value: unknown) => T;
@@ -110,16 +112,16 @@ export async function sendMessage(link: Link, value: unknown): Promise<void> {
 }
 
 /**
- * The next message.
+ * The next message, of at most so many bytes.
  *
  * @throws MachineError if it is too long, is not msgpack or breaks the schema, or the link ends
  */
-export async function receiveMessage<T>(link: Link, schema: Schema<T>): Promise<T> {
+export async function receiveMessage<T>(link: Link, schema: Schema<T>, most = messageBytes): Promise<T> {
   const header = new Uint8Array(4);
   await link.read(header);
   const length = new DataView(header.buffer).getUint32(0);
-  if (length > messageBytes) {
-    throw new MachineError(`${link.peer} announced a message of ${length} bytes; at most ${messageBytes} are allowed`);
+  if (length > most) {
+    throw new MachineError(`${link.peer} announced a message of ${length} bytes; at most ${most} are allowed`);
   }
   const body = new Uint8Array(length);
   await link.read(body);

@@ -19,6 +19,8 @@ export interface NamedLink extends Link {
   peer: string;
   /** What only the two ends of this connection have, if there is such: goes into what they prove to each other. */
   readonly binding?: Uint8Array;
+  /** Told that the peer has proven itself. */
+  proven?(): void;
 }
 
 /** What the peer's end of a connection is called until it says who it is. */
@@ -40,15 +42,21 @@ let turned = 0;
 /** A link over `connection`, which belongs to it from then on. */
 export class PlainLink implements NamedLink {
   readonly #connection: Deno.TcpConn;
+  readonly #socketOf: typeof systemSocket;
   /** What moves bytes without waiting, where there is such a thing. */
-  readonly #socket: SystemSocket | undefined;
+  #socket: SystemSocket | undefined;
   #closed = false;
 
   /** `socketOf` gives what moves bytes without waiting; tests have their own. */
   constructor(connection: Deno.TcpConn, public peer: string, socketOf = systemSocket) {
     this.#connection = connection;
     connection.setNoDelay(true);
-    this.#socket = socketOf(connection);
+    this.#socketOf = socketOf;
+  }
+
+  /** Has bytes moved by the system itself from now on. To look for its socket takes up to 12 ms: too long for any stranger. */
+  proven(): void {
+    if (!this.#closed) this.#socket ??= this.#socketOf(this.#connection);
   }
 
   async write(source: Uint8Array<ArrayBufferLike>): Promise<void> {

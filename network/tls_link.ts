@@ -118,6 +118,10 @@ export class TlsLink implements NamedLink {
     await this.#take(target);
   }
 
+  proven(): void {
+    this.#plain.proven();
+  }
+
   close(): void {
     this.#end(new MachineError(`The connection to ${this.peer} was closed here`, { restartable: true }));
   }

@@ -82,6 +82,8 @@ class Service {
   async serve(
     { groups, status: memory, timeoutSeconds, compression, algorithm, tune, trace }: ServeOrder,
   ): Promise<void> {
+    // The world may have ended meanwhile: nothing would stop the beats then.
+    if (this.#over) return;
     const status = new RunStatus(memory);
     status.doing(networkRank, "sums over all machines");
     const { rank, size } = this.world;

@@ -15,16 +15,16 @@ const saveMilliseconds = 30 * 60_000;
 const lookMilliseconds = 200;
 
 /**
- * All ranks fill a checkpoint's memory, the next in turn, once the checkpoint before is on the disk; rank 0 tells, and whether
- * this one is to be saved.
+ * All ranks fill a checkpoint's memory, the next in turn, once the coordinator has taken note of the checkpoint before, and has
+ * it on the disk if it was to be saved: till then it takes the memory that is filled next for the newest whole state. Rank 0
+ * tells, and whether this one is to be saved.
  */
 export async function checkpoint(run: Run, step: number, save: boolean): Promise<void> {
-  const { sent } = run;
-  const slot = run.commits++ % run.job.checkpoints.length;
-  if (save) run.sent++;
+  const before = run.commits++;
+  const slot = before % run.job.checkpoints.length;
   const began = performance.now();
   doing(run, `the wait for the checkpoint before that of step ${step} to reach the disk`);
-  for (let saved = 0; (saved = Atomics.load(run.control, controlSlots.saved)) < sent;) {
+  for (let saved = 0; (saved = Atomics.load(run.control, controlSlots.saved)) < before;) {
     Atomics.wait(run.control, controlSlots.saved, saved, lookMilliseconds);
     beat(run);
     if (performance.now() - began > saveMilliseconds) {

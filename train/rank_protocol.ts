@@ -56,7 +56,7 @@ export interface CheckpointMemory {
 export const controlSlots = {
   /** Set by the coordinator: finish the step, save, end. */
   stop: 0,
-  /** Counted up by the coordinator when a checkpoint is on the disk. */
+  /** Counted up by the coordinator when it has taken note of a checkpoint, and has it on the disk if it was to be saved. */
   saved: 1,
   /** Set by the coordinator: a machine waits to be let in. */
   newcomers: 2,

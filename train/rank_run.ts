@@ -27,9 +27,8 @@ export interface Run {
   readonly tokens: Uint32Array;
   readonly targets: Int32Array;
   readonly post: (message: RankMessage) => void;
-  /** Checkpoints that were filled so far, and those of them that were to be saved. */
+  /** Checkpoints that were filled so far. */
   commits: number;
-  sent: number;
   /** For how many looks in a row each machine was slow. */
   readonly slowLooks: number[];
 }

@@ -162,7 +162,6 @@ export async function trainOnRank(job: RankJob, post: (message: RankMessage) => 
           targets: new Int32Array(batch * sequenceLength),
           post: tell,
           commits: 0,
-          sent: 0,
           slowLooks: [],
         });
       },

@@ -104,7 +104,6 @@ export function worldOf({ id, rank, size, machines, facts }: MetWorld): RunWorld
 }
 
 /**
-/**
  * Who has the newest state, and whether others lack it. A state's name begins with its number of steps. Of a run that was
  * under way its members' count, not what somebody brings along. `UserError` if nobody has one and the machines would start
  * from different weights.

@@ -190,8 +190,7 @@ function listener(
         const memory = jobs[0].checkpoints[slot];
         const name = `${step} ${world.id}`;
         state.filled(memory, step, name);
-        if (!save) return;
-        if (!leads) return saved();
+        if (!save || !leads) return saved();
         const { loss, validationLoss } = progress;
         const contents = checkpointOf(prepared, memory, step, { loss, validationLoss });
         progress.saving = saveCheckpoint(run, contents, settings.keep).then((path) => {

@@ -1,10 +1,10 @@
 import assert from "node:assert/strict";
 import { connect } from "../../network/listener.ts";
 import { inSeconds, pause } from "../../network/deadline.ts";
-import { introduce, protocolVersion } from "../../network/handshake.ts";
+import { admit, introduce, protocolVersion } from "../../network/handshake.ts";
 import { PlainLink } from "../../network/plain_link.ts";
 import { readSecret } from "../../network/secret.ts";
-import { group, handshakeBytes, noise, open, openListener, relayTo, secret } from "./link_pairs.ts";
+import { connectionPair, group, handshakeBytes, noise, open, openListener, relayTo, secret } from "./link_pairs.ts";
 
 const other = new TextEncoder().encode("another secret, just as long as it");
 
@@ -54,6 +54,22 @@ Deno.test("who has another secret, another group, or none is refused by both sid
   await a.write(noise(10));
   await b.read(new Uint8Array(10));
   for (const end of [a, b, listener]) end.close();
+});
+
+Deno.test("for a stranger no socket is looked up among the descriptors", async () => {
+  for (const [theirs, expected] of [[other, 0], [secret, 1]] as const) {
+    const [near, far] = await connectionPair();
+    let looked = 0;
+    const listener = new PlainLink(near, "the opener", () => void looked++);
+    const opener = new PlainLink(far, "the listener");
+    const outcomes = await Promise.allSettled([
+      admit(listener, { secret, group }),
+      introduce(opener, { secret: theirs, group }),
+    ]);
+    for (const { status } of outcomes) assert.equal(status, expected ? "fulfilled" : "rejected");
+    assert.equal(looked, expected);
+    for (const link of [listener, opener]) link.close();
+  }
 });
 
 Deno.test("another version of the protocol is told and told of", async () => {

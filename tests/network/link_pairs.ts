@@ -67,7 +67,9 @@ export async function connectionPair(): Promise<[Deno.TcpConn, Deno.TcpConn]> {
 /** Two ends of one plain link, whose bytes go the way that `socketOf` gives. */
 export async function plainPair(socketOf?: typeof systemSocket): Promise<[PlainLink, PlainLink]> {
   const [a, b] = await connectionPair();
-  return [new PlainLink(a, "peer b", socketOf), new PlainLink(b, "peer a", socketOf)];
+  const links: [PlainLink, PlainLink] = [new PlainLink(a, "peer b", socketOf), new PlainLink(b, "peer a", socketOf)];
+  for (const link of links) link.proven();
+  return links;
 }
 
 /** Sends `bytes` in pieces of given lengths, and gives what is read at the other end, in others. */

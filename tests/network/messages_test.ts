@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { encode } from "@msgpack/msgpack";
 import fc from "fast-check";
 import { helloSchema, type HostSays, hostSchema, joinSchema, sizeMost } from "../../network/gathering.ts";
-import { messageBytes, receiveMessage, type Schema, sendMessage } from "../../network/messages.ts";
+import { messageBytes, ownBytes, receiveMessage, type Schema, sendMessage } from "../../network/messages.ts";
 import type { Link } from "../../network/link.ts";
 import { plainPair } from "./link_pairs.ts";
 
@@ -55,6 +55,19 @@ Deno.test("messages arrive as they were sent, the longest too", async () => {
   await assert.rejects(sendMessage(a, "x".repeat(messageBytes)), RangeError);
   a.close();
   b.close();
+});
+
+Deno.test("all that a node may say of itself, in any letters, is within the limit for it", async () => {
+  const texts = (count: number, name: number, length: number) =>
+    Object.fromEntries(
+      Array.from({ length: count }, (_, i) => [`${i}`.padStart(name, "界"), "界".repeat(length)]),
+    );
+  const place = { machine: "界".repeat(255), hostname: "界".repeat(255), port: 65535 };
+  const largest = { ...join, place, description: texts(64, 64, 1024), facts: texts(16, 64, 256) };
+  const hello = { kind: "join" as const, join: largest };
+  assert.deepEqual(await receiveMessage(reading(framed(encode(hello))), helloSchema, ownBytes), hello);
+  const nested = new Uint8Array(ownBytes + 1).fill(0x91);
+  await assert.rejects(receiveMessage(reading(framed(nested)), helloSchema, ownBytes), /at most 262144 are allowed/);
 });
 
 Deno.test("a message beyond the limit is refused before it is read", async () => {

@@ -8,6 +8,7 @@ if (import.meta.main) {
   const connections = await connectionPair();
   const found = connections.every((connection) => systemSocket(connection) !== undefined);
   const [a, b] = connections.map((connection) => new PlainLink(connection, "peer"));
+  for (const link of [a, b]) link.proven();
   const bytes = noise(3_000_000);
   const carried = await carry(a, b, bytes, [1, 700_000], [65_537]);
   if (!bytes.every((byte, i) => carried[i] === byte)) throw new Error("Other bytes came");

@@ -79,6 +79,7 @@ Deno.test("a closed link leaves alone the connection that gets its descriptor", 
     if (round % 2 === 0) await pause(1);
     b.close();
     const [c, d] = (await connectionPair()).map((connection) => new PlainLink(connection, "peer"));
+    for (const link of [c, d]) link.proven();
     await c.write(noise(100, round));
     await reading;
     await assert.rejects(b.read(new Uint8Array(100)), /was closed here/);

@@ -18,8 +18,11 @@ export async function connectMesh(
   ports: readonly number[],
 ): Promise<Map<number, Link>> {
   const links = new Map<number, Link>();
-  const link = (other: number, connection: Deno.TcpConn) =>
-    links.set(other, new PlainLink(connection, `node ${other} (127.0.0.1:${ports[other]})`));
+  const link = (other: number, connection: Deno.TcpConn) => {
+    const plain = new PlainLink(connection, `node ${other} (127.0.0.1:${ports[other]})`);
+    plain.proven();
+    links.set(other, plain);
+  };
   for (let other = 0; other < rank; other++) {
     const connection = await Deno.connect({ hostname: "127.0.0.1", port: ports[other] });
     await connection.write(new Uint8Array([rank]));

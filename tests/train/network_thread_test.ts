@@ -70,3 +70,22 @@ Deno.test("when a sum fails though nobody is lost, all machines hear that the wo
     // Who comes too late to part learns it.
     for (const thread of threads) await assert.rejects(thread.leave(false), /ended already/);
   }));
+
+Deno.test("who is to make sums for a world that has ended makes none, nor says that it lives", () =>
+  two(async ([first, second], losses) => {
+    await first.end("why", false);
+    await losses[1];
+    const [group, status] = [createGroup([0], 64, undefined, { rank: 1, size: 2 }), createStatusMemory(1)];
+    const before = new Int32Array(status).slice();
+    second.serve({
+      groups: [group],
+      status,
+      timeoutSeconds: 60,
+      compression: "none",
+      algorithm: "auto",
+      tune: false,
+      trace: false,
+    });
+    await new Promise((resolve) => setTimeout(resolve, 600));
+    assert.deepEqual(new Int32Array(status), before);
+  }));
