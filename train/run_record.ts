@@ -3,7 +3,7 @@
  * @module
  */
 
-import { messageOf, UserError } from "../errors.ts";
+import { MachineError, messageOf, UserError } from "../errors.ts";
 import type { TraceSpans } from "../gpu/trace.ts";
 import type { TrainEvent } from "./events.ts";
 import type { PreparedRun } from "./prepare_run.ts";
@@ -18,6 +18,7 @@ export class RunRecord {
   #trace: TraceFile | undefined;
   #metrics: MetricsFile | undefined;
   #ranks = 0;
+  #begun = false;
 
   constructor(prepared: PreparedRun, onEvent: (event: TrainEvent) => void) {
     this.#prepared = prepared;
@@ -50,11 +51,21 @@ export class RunRecord {
     if (trace !== undefined) this.#trace ??= new TraceFile(rank === 0 ? trace : besides(trace, `node${rank}`));
     if (this.#trace) this.#trace.machine = rank;
     if (rank === 0) {
-      this.makeFolder();
+      this.#takeFolder();
       this.#metrics = new MetricsFile(this.#prepared.run, step);
     }
+    this.#begun = true;
     if (this.#prepared.place) {
       this.tell({ event: "world", step, node: rank, nodes: size, machines: names });
+    }
+  }
+
+  /** Makes the folder; where a run is under way, that it cannot be made is this machine's fault, and the others may go on. */
+  #takeFolder(): void {
+    try {
+      this.makeFolder();
+    } catch (error) {
+      throw this.#begun ? new MachineError(messageOf(error)) : error;
     }
   }
 
