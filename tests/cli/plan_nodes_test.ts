@@ -21,7 +21,7 @@ Deno.test("muster plan --nodes prints what it predicts for 1, 2, 4, … machines
   assert.equal(code, 0, stderr);
   assert.match(
     stdout,
-    /^batch +24 sequences .*\n[\s\S]*^machines 6, .* as f32\nlink +25 Gbit\/s, 30 µs; .* 4\.8 Gbit\/s$/m,
+    /^batch +24 sequences .*\n[\s\S]*^machines 6, .* as f32\nlink +25 Gbit\/s, 30 µs; .* 9\.6 Gbit\/s$/m,
   );
   assert.match(stdout, /\nPredicted, .*nothing here was measured/);
   const [, weak, strong] = stdout.split(/^machines +batch .*\n/m);
