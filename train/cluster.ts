@@ -90,8 +90,9 @@ export class Cluster {
       for (;;) {
         this.#record.message(`waiting for the other machines at ${this.#place.rendezvous}`);
         const met = await this.#meet();
+        const { root, step, name, lacking } = newestState(met);
+        const world = worldOf(met);
         try {
-          const { root, step, name, lacking } = newestState(met);
           if (lacking && step === 0) this.state.restart();
           else if (lacking) {
             const own = root === met.rank;
@@ -102,7 +103,7 @@ export class Cluster {
             await this.#thread.share(tensorsOf(memory), root);
             this.state.filled(memory, step, name);
           }
-          return worldOf(met);
+          return world;
         } catch (error) {
           if (isOfTheRun(error)) throw error;
           this.#record.message(messageOf(error));

@@ -5,7 +5,7 @@
 
 import { createHash } from "node:crypto";
 import { hashFile } from "../data/token_file.ts";
-import { UserError } from "../errors.ts";
+import { MachineError, UserError } from "../errors.ts";
 import type { Offer } from "../network/node.ts";
 import { nameMesh, worldSize } from "../parallel/mesh.ts";
 import type { MetWorld } from "./network_protocol.ts";
@@ -91,14 +91,25 @@ export function offerOf(prepared: PreparedRun, own: OwnState): Offer {
   return { description: describeRun(prepared), facts, lanes: lanesOf(prepared) };
 }
 
-/** The world that was met, as ranks need to know it. */
+/** Most copies of a model, ranks or steps that a machine may tell of. */
+const most = { count: 4096, steps: Number.MAX_SAFE_INTEGER };
+
+/** A whole number that a machine has told at the beginning of a fact; MachineError if it is none. */
+function toldBy(machine: string, fact: string | undefined, range: readonly [least: number, most: number]): number {
+  const number = Number(/^\d+(?= |$)/.exec(fact ?? "")?.[0] ?? NaN);
+  if (number >= range[0] && number <= range[1]) return number;
+  throw new MachineError(`${machine} told "${fact?.slice(0, 40)}" of itself, from which nothing can be made`);
+}
+
+/** The world that was met, as ranks need to know it. MachineError if a machine told what cannot be. */
 export function worldOf({ id, rank, size, machines, facts }: MetWorld): RunWorld {
+  const count = (fact: string, i: number) => toldBy(machines[i], fact, [1, most.count]);
   return {
     id,
     machine: { rank, size },
     names: machines,
-    copies: facts.map(({ copies }) => Number(copies)),
-    ranks: facts.map(({ ranks }) => Number(ranks)),
+    copies: facts.map(({ copies }, i) => count(copies, i)),
+    ranks: facts.map(({ ranks }, i) => count(ranks, i)),
     unequal: facts.some(({ unequal, devices }) => unequal === "true" || devices !== facts[0].devices),
   };
 }
@@ -106,13 +117,13 @@ export function worldOf({ id, rank, size, machines, facts }: MetWorld): RunWorld
 /**
  * Who has the newest state, and whether others lack it. A state's name begins with its number of steps. Of a run that was
  * under way its members' count, not what somebody brings along. `UserError` if nobody has one and the machines would start
- * from different weights.
+ * from different weights, MachineError if a machine told what cannot be.
  */
 export function newestState(
   { machines, facts, survivors }: MetWorld,
 ): { root: number; step: number; name: string; lacking: boolean } {
   const counts = (rank: number) => survivors.length === 0 || survivors.includes(rank);
-  const steps = facts.map(({ state }, rank) => counts(rank) ? parseInt(state) : -1);
+  const steps = facts.map(({ state }, rank) => counts(rank) ? toldBy(machines[rank], state, [0, most.steps]) : -1);
   const step = Math.max(...steps);
   const root = steps.indexOf(step);
   const name = facts[root].state;
