@@ -41,23 +41,32 @@ export function ask(words: Int32Array, setup: GroupSetup, number: number, { turn
 /** How to sum in place, over all machines. */
 export type SumOverMachines = (data: Float32Array, bucket: number) => Promise<void>;
 
+/** Longest time between turns of a thread that waits, in ms. */
+const aliveMilliseconds = 60_000;
+
 /** Makes the sums that a group asks for until `signal` is aborted. Rejects with what `sum` throws. */
 export async function serveSums(setup: GroupSetup, sum: SumOverMachines, signal: AbortSignal): Promise<void> {
   const words = new Int32Array(setup.memory.buffer);
   const areas = Array.from({ length: setup.turns }, (_, turn) => areaOf(setup, 0, turn));
   signal.addEventListener("abort", () => Atomics.notify(words, askedWord(setup)), { once: true });
-  for (let done = Atomics.load(words, doneWord(setup)); !signal.aborted;) {
-    if (Atomics.load(words, askedWord(setup)) === done) {
-      const wait = Atomics.waitAsync(words, askedWord(setup), done);
-      if (wait.async) await wait.value;
-      continue;
+  // A thread that only waits like this counts as having nothing to do, and would end.
+  const alive = setInterval(() => {}, aliveMilliseconds);
+  try {
+    for (let done = Atomics.load(words, doneWord(setup)); !signal.aborted;) {
+      if (Atomics.load(words, askedWord(setup)) === done) {
+        const wait = Atomics.waitAsync(words, askedWord(setup), done);
+        if (wait.async) await wait.value;
+        continue;
+      }
+      const next = (done + 1) | 0;
+      const at = requestWord(setup, next);
+      await sum(areas[words[at]].subarray(0, words[at + 1]), words[at + 2]);
+      done = next;
+      Atomics.store(words, doneWord(setup), done);
+      Atomics.notify(words, doneWord(setup));
     }
-    const next = (done + 1) | 0;
-    const at = requestWord(setup, next);
-    await sum(areas[words[at]].subarray(0, words[at + 1]), words[at + 2]);
-    done = next;
-    Atomics.store(words, doneWord(setup), done);
-    Atomics.notify(words, doneWord(setup));
+  } finally {
+    clearInterval(alive);
   }
 }
 

@@ -12,21 +12,31 @@ import { group, secret } from "./link_pairs.ts";
 import { Child, description, freePort, nodesTest, start, termsOf } from "./nodes.ts";
 import type { Terms } from "./node_process.ts";
 
-/** Nodes in this process, which meet once; `report` hears of all. */
-async function meet(all: Terms[], report?: (sentence: string) => void): Promise<PromiseSettledResult<World>[]> {
+/** Nodes in this process, which meet once, and close behind that and behind `until`; `report` hears of all. */
+async function meet(
+  all: Terms[],
+  report?: (sentence: string) => void,
+  until?: Promise<unknown>,
+): Promise<PromiseSettledResult<World>[]> {
   const nodes: Node[] = [];
   const settled = await Promise.allSettled(all.map(async ({ description, facts, lanes, ...options }) => {
     const node = await Node.open({ ...options, secret, report });
     nodes.push(node);
     return await node.meet({ description, facts, lanes });
   }));
+  // A host that leaves at once may take along its last word to the others.
+  await until;
   await Promise.all(nodes.map((node) => node.close()));
   return settled;
 }
 
 /** Every outcome of meetings in this process, as `Name: message`, or "met". */
-async function outcomes(all: Terms[], report?: (sentence: string) => void): Promise<string[]> {
-  return (await meet(all, report)).map((one) => one.status === "rejected" ? String(one.reason) : "met");
+async function outcomes(
+  all: Terms[],
+  report?: (sentence: string) => void,
+  until?: Promise<unknown>,
+): Promise<string[]> {
+  return (await meet(all, report, until)).map((one) => one.status === "rejected" ? String(one.reason) : "met");
 }
 
 nodesTest(
@@ -127,7 +137,8 @@ async function comeTo(rendezvous: string, rest: Partial<Join>) {
 
 Deno.test("who dies when all are invited is waited for again", async () => {
   const given = termsOf(3);
-  const meeting = outcomes([0, 2].map((rank) => ({ ...given, rank })));
+  const over = Promise.withResolvers<void>();
+  const meeting = outcomes([0, 2].map((rank) => ({ ...given, rank })), undefined, over.promise);
   const link = await comeTo(given.rendezvous, { rank: 1 });
   const kinds: unknown[] = [];
   while (!kinds.includes("invited")) {
@@ -135,8 +146,9 @@ Deno.test("who dies when all are invited is waited for again", async () => {
     kinds.push(kind);
   }
   link.close();
-  const again = outcomes([{ ...given, rank: 1 }]);
-  assert.deepEqual([...await meeting, ...await again], ["met", "met", "met"]);
+  const again = await outcomes([{ ...given, rank: 1 }]);
+  over.resolve();
+  assert.deepEqual([...await meeting, ...again], ["met", "met", "met"]);
 });
 
 Deno.test("who cannot be linked is left out by name, who does not answer may come again, and the others begin", async () => {
@@ -168,11 +180,13 @@ Deno.test("who cannot be linked is left out by name, who does not answer may com
 
 Deno.test("a process that gave up before all were there may come again", async () => {
   const given = termsOf(3);
-  const host = outcomes([{ ...given, rank: 0 }]);
+  const over = Promise.withResolvers<void>();
+  const host = outcomes([{ ...given, rank: 0 }], undefined, over.promise);
   const [hasty] = await outcomes([{ ...given, rank: 1, timeoutSeconds: 0.3 }]);
   assert.match(hasty, /^MachineError: The group was not complete at the rendezvous \(127.*\) within 0\.3 s$/);
-  assert.deepEqual(await outcomes([1, 2].map((rank) => ({ ...given, rank }))), ["met", "met"]);
-  assert.deepEqual(await host, ["met"]);
+  const members = await outcomes([1, 2].map((rank) => ({ ...given, rank })));
+  over.resolve();
+  assert.deepEqual([...members, ...await host], ["met", "met", "met"]);
 });
 
 Deno.test("one more than the group has is told so once nobody can be thought lost, or finds nobody", async () => {
