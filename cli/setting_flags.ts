@@ -48,6 +48,9 @@ export const unplanned: readonly SettingName[] = [
   "peerTimeout",
   "rendezvousTimeout",
   "commitSteps",
+  "commTune",
+  "commAlgorithm",
+  "connections",
   "quiet",
   "verbose",
 ];

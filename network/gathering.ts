@@ -13,7 +13,7 @@ import { list, nullable, object, type Schema, text, texts, truth, variants, whol
 /** Most processes of a group; ranks are below. */
 export const sizeMost = 2048;
 /** Most lanes between two nodes. */
-export const lanesMost = 1024;
+const lanesMost = 1024;
 /** Time for one who has proven itself to say what it wants, in seconds. */
 export const helloSeconds = 10;
 

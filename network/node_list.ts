@@ -6,7 +6,7 @@
 import { UserError } from "../errors.ts";
 
 /** Most hosts of a list, so that `n[1-9999999999]` is refused and not written out. */
-export const hostsMost = 65536;
+const hostsMost = 65536;
 
 /** A whole number from the first to the last of a range, written as wide as the first. */
 function expandRange(range: string, list: string): string[] {

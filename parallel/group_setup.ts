@@ -70,7 +70,7 @@ export function createGroup(
 }
 
 /** Where the first area begins, in bytes. */
-export function areasStart({ members }: GroupSetup): number {
+function areasStart({ members }: GroupSetup): number {
   return (members.length * counterWords + machineWords) * 4;
 }
 

@@ -29,7 +29,7 @@ export const payloadShare = 1448 / 1514;
  * Measured on 2 cores of a cloud machine: bus bandwidth of an all-reduce of 4 to 64 MiB between two processes over
  * authenticated links (1.1 to 1.4 GB/s; plain ones 3.2), and what its smallest one takes beyond a message.
  */
-export const assumedLink = { stepSeconds: 20e-6, threadBytesPerSecond: 1.2e9 } as const;
+const assumedLink = { stepSeconds: 20e-6, threadBytesPerSecond: 1.2e9 } as const;
 
 /** Links that cost nothing. */
 export const idealLink: LinkModel = {

@@ -38,7 +38,7 @@ async function inWeights(model: ModelProgram): Promise<Appearance | undefined> {
  * Runs the micro-batches of a step again and says in words which tensor was the first that is not finite, if one was.
  * `stage(i)` uploads micro-batch i and zeroes the sum of losses; gradients are zeroed here.
  */
-export async function firstNonFinite(
+async function firstNonFinite(
   model: ModelProgram,
   microBatches: number,
   stage: (index: number) => void,

@@ -57,7 +57,7 @@ export async function nameWeights({ initFolder: folder }: PreparedRun): Promise<
 }
 
 /** What must be the same on all machines, by the names under which a difference is told. */
-export function describeRun(prepared: PreparedRun): Record<string, string> {
+function describeRun(prepared: PreparedRun): Record<string, string> {
   const { picked, configuration, sequenceLength, dataHash, mesh } = prepared;
   const model = Object.entries(configuration).map(([name, value]) => [`model ${name}`.slice(0, 64), String(value)]);
   // Gradients that are sharded are summed in every micro-batch, which all must then have as many of.
