@@ -20,7 +20,25 @@ export interface Counts {
   passed: number;
   failed: number;
   skipped: number;
+  /** Names, each with what went wrong where that is known. */
   readonly failures: string[];
+}
+
+const entities: Readonly<Record<string, string>> = {
+  amp: "&",
+  lt: "<",
+  gt: ">",
+  quot: '"',
+  apos: "'",
+  "#39": "'",
+  "#10": "\n",
+};
+const plain = (text: string) => text.replaceAll(/&(#?\w+);/g, (all, name: string) => entities[name] ?? all);
+
+/** The first lines of what a test failed with: the end of a long output is what is kept of it. */
+function reasonOf(body: string): string {
+  const text = plain(/<(?:failure|error)\b[^>]*?>([\s\S]*?)<\//.exec(body)?.[1] ?? "");
+  return text.trim().split("\n").slice(0, 12).map((line) => `\n      ${line.slice(0, 600)}`).join("");
 }
 
 /** Counts the test cases of a JUnit report; steps count with the test they belong to. */
@@ -30,7 +48,7 @@ export function countJUnit(xml: string): Counts {
     const name = /\bname="([^"]*)"/.exec(attributes)?.[1] ?? "unnamed";
     if (body?.includes("<failure") || body?.includes("<error")) {
       counts.failed++;
-      counts.failures.push(name);
+      counts.failures.push(plain(name) + reasonOf(body));
     } else if (body?.includes("<skipped")) counts.skipped++;
     else counts.passed++;
   }
@@ -92,8 +110,8 @@ if (import.meta.main) {
   }
   if (suites) { for (const file of all) add(await runTests([file], true)); }
   else {
-    const plain = all.filter((file) => !onDevice(file));
-    if (plain.length > 0) add(await runTests(plain));
+    const hostOnly = all.filter((file) => !onDevice(file));
+    if (hostOnly.length > 0) add(await runTests(hostOnly));
     for (const file of all.filter(onDevice)) add(await runTests([file]));
   }
   if (total.failures.length > 0) console.log(`\nfailed:\n${total.failures.map((name) => `  ${name}`).join("\n")}`);
