@@ -38,7 +38,8 @@ const plain = (text: string) => text.replaceAll(/&(#?\w+);/g, (all, name: string
 /** The first lines of what a test failed with: the end of a long output is what is kept of it. */
 function reasonOf(body: string): string {
   const text = plain(/<(?:failure|error)\b[^>]*?>([\s\S]*?)<\//.exec(body)?.[1] ?? "");
-  return text.trim().split("\n").slice(0, 12).map((line) => `\n      ${line.slice(0, 600)}`).join("");
+  const lines = text.trim() === "" ? [] : text.trim().split("\n").slice(0, 12);
+  return lines.map((line) => `\n      ${line.slice(0, 600)}`).join("");
 }
 
 /** Counts the test cases of a JUnit report; steps count with the test they belong to. */
