@@ -3,7 +3,8 @@
  * @module
  */
 
-import { rowCount, rowSize, type Tensor } from "./tensor.ts";
+import { declareStorage } from "./storage.ts";
+import { bytesOf, type DataType, rowCount, rowSize, type Tensor } from "./tensor.ts";
 import type { Capabilities } from "../gpu/capabilities.ts";
 
 /** WGSL text with its origin. Equal text is compiled once. */
@@ -50,16 +51,27 @@ export interface Target {
   cuts(tensor: Tensor): readonly number[];
 }
 
-/** Makes a kernel from WGSL text, replacing each `{{NAME}}`; a placeholder left over is a bug and throws. */
-export function kernel(file: string, text: string, constants: Record<string, string | number | boolean> = {}): Kernel {
-  const code = text.replaceAll(/\{\{(\w+)\}\}/g, (_, name: string) => {
+/**
+ * Makes a kernel from WGSL text, replacing each `{{NAME}}`, then each `{{storage n name type}}` (see `declareStorage`); a
+ * placeholder left over is a bug and throws.
+ *
+ * @param types by binding (binding 1 first) the element type of the tensor bound; f32 if left out
+ */
+export function kernel(
+  file: string,
+  text: string,
+  constants: Record<string, string | number | boolean> = {},
+  types: readonly (DataType | undefined)[] = [],
+): Kernel {
+  const filled = text.replaceAll(/\{\{(\w+)\}\}/g, (_, name: string) => {
     if (!(name in constants)) throw new Error(`${file} has no value for {{${name}}}`);
     return String(constants[name]);
   });
+  const halves = types.flatMap((type, i) => type && bytesOf(type) === 2 ? [`${i + 1}=${type}`] : []);
   const variant = Object.entries(constants)
     .filter(([, value]) => String(value).length <= 24)
-    .map(([name, value]) => `${name}=${value}`).join(" ");
-  return { file, variant, code };
+    .map(([name, value]) => `${name}=${value}`);
+  return { file, variant: [...variant, ...halves].join(" "), code: declareStorage(filled, types) };
 }
 
 /** The bits of a 32-bit float, for `Dispatch.uniforms`. */

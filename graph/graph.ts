@@ -7,7 +7,15 @@
  */
 
 import type { Dispatch, Target } from "./dispatch.ts";
-import { elementCount, type Role, type Tensor, type TensorDescription } from "./tensor.ts";
+import {
+  alignedElements,
+  type DataType,
+  elementCount,
+  type Role,
+  rowSize,
+  type Tensor,
+  type TensorDescription,
+} from "./tensor.ts";
 
 /** One operation: a definition, what it reads and writes, and its constants. */
 export interface Op<Attributes = unknown> {
@@ -58,7 +66,7 @@ export interface Backward {
 
 /** A group of tensors laid out one behind the other in as few buffers as can be, and addressed as one flat tensor. */
 export interface Bank {
-  /** Flat view of all members, f32; its length is settled by the layout. */
+  /** Flat view of all members; its length is settled by the layout. */
   readonly tensor: Tensor;
   /** Members in order. Banks whose members have equal shapes have equal layouts. */
   readonly members: readonly Tensor[];
@@ -74,6 +82,13 @@ export class Graph {
   readonly banks: Map<number, Bank> = new Map();
   #names = new Set<string>();
   #current: Op[] | undefined;
+
+  /** @param activationType element type of what ops create, unless an op says otherwise or rows are no multiple of four */
+  constructor(readonly activationType: DataType = "f32") {}
+
+  #typeOf({ dtype, shape }: TensorDescription): DataType {
+    return dtype ?? (rowSize({ shape }) % 4 === 0 ? this.activationType : "f32");
+  }
 
   /** Declares a tensor. Activations are normally made by `add`. */
   tensor(name: string, shape: readonly number[], role: Role, options: Partial<TensorDescription> = {}): Tensor {
@@ -96,12 +111,16 @@ export class Graph {
   }
 
   /**
-   * Lays `members` (all f32, of `role`) out one behind the other and returns the flat tensor that spans them; its length is
-   * padded to a multiple of `unit` elements, itself a multiple of 64.
+   * Lays `members` (of one type and `role`) out one behind the other and returns the flat tensor that spans them; its length
+   * is padded to a multiple of `unit` elements, itself a multiple of `alignedElements`.
    */
-  bank(name: string, role: Role, members: readonly Tensor[], unit = 64): Tensor {
-    const length = members.reduce((sum, member) => sum + Math.ceil(elementCount(member) / 64) * 64, 0);
-    const tensor = this.tensor(name, [Math.max(1, Math.ceil(length / unit)) * unit], role);
+  bank(name: string, role: Role, members: readonly Tensor[], unit = alignedElements): Tensor {
+    const length = members.reduce(
+      (sum, member) => sum + Math.ceil(elementCount(member) / alignedElements) * alignedElements,
+      0,
+    );
+    const dtype = members[0]?.dtype ?? "f32";
+    const tensor = this.tensor(name, [Math.max(1, Math.ceil(length / unit)) * unit], role, { dtype });
     this.banks.set(tensor.id, { tensor, members: [...members] });
     return tensor;
   }
@@ -149,10 +168,13 @@ export class Graph {
     const outputs = described.map((description, i) => {
       const given = options.outputs?.[i];
       if (!given) {
-        return this.tensor(described.length > 1 ? `${name}.${i}` : name, description.shape, "activation", description);
+        return this.tensor(described.length > 1 ? `${name}.${i}` : name, description.shape, "activation", {
+          ...description,
+          dtype: this.#typeOf(description),
+        });
       }
       const expected = description.shape.reduce((product, extent) => product * extent, 1);
-      if (elementCount(given) !== expected || given.dtype !== (description.dtype ?? "f32")) {
+      if (elementCount(given) !== expected || (description.dtype && given.dtype !== description.dtype)) {
         throw new RangeError(`Op ${name} writes [${description.shape}] but ${given.name} is [${given.shape}]`);
       }
       return given;

@@ -6,7 +6,7 @@
 
 import { UserError } from "../errors.ts";
 import type { Bank, Graph } from "./graph.ts";
-import { elementCount, rowCount, rowSize, type Tensor } from "./tensor.ts";
+import { alignedElements, bytesOf, elementCount, rowCount, rowSize, type Tensor } from "./tensor.ts";
 
 /** Every tensor starts at a multiple of this many bytes: the largest binding offset alignment that WebGPU allows. */
 export const alignment = 256;
@@ -45,14 +45,14 @@ function padded(bytes: number): number {
   return Math.ceil(bytes / alignment) * alignment;
 }
 
-/** Rows in all parts but the last of a tensor that exceeds `limit` bytes. */
-function rowsPerPart(tensor: Tensor, limit: number): number {
-  const rowBytes = rowSize(tensor) * 4;
-  const rows = Math.floor(limit / rowBytes / tensor.rowUnit) * tensor.rowUnit;
+/** Rows in all parts but the last of a tensor that exceeds `limit` bytes: a multiple of `unit`. */
+function rowsPerPart(tensor: Tensor, limit: number, unit = tensor.rowUnit): number {
+  const rowBytes = rowSize(tensor) * bytesOf(tensor.dtype);
+  const rows = Math.floor(limit / rowBytes / unit) * unit;
   if (rows === 0) {
     throw new UserError(
       `${tensor.name} cannot be cut into pieces of ${limit} bytes, the most that this device binds at once: ` +
-        `${tensor.rowUnit} rows take ${tensor.rowUnit * rowBytes} bytes; use a shorter sequence or a narrower model`,
+        `${unit} rows take ${unit * rowBytes} bytes; use a shorter sequence or a narrower model`,
     );
   }
   return rows;
@@ -60,7 +60,7 @@ function rowsPerPart(tensor: Tensor, limit: number): number {
 
 function layOutTensor(tensor: Tensor, limit: number, blocks: Block[]): Part[] {
   const rows = rowCount(tensor);
-  const rowBytes = rowSize(tensor) * 4;
+  const rowBytes = rowSize(tensor) * bytesOf(tensor.dtype);
   const step = rows * rowBytes <= limit ? rows : rowsPerPart(tensor, limit);
   const parts: Part[] = [];
   for (let start = 0; start < rows; start += step) {
@@ -73,6 +73,8 @@ function layOutTensor(tensor: Tensor, limit: number, blocks: Block[]): Part[] {
 
 /** Members one behind the other in chunks of at most `limit` bytes; only a member larger than that is cut. */
 function layOutBank(bank: Bank, limit: number, blocks: Block[], parts: Part[][]): void {
+  const bytes = bytesOf(bank.tensor.dtype);
+  const padded = (size: number) => Math.ceil(size / (alignedElements * bytes)) * alignedElements * bytes;
   const chunks: { block: number; bytes: number }[] = [];
   let used = limit;
   const grow = (bytes: number): number => {
@@ -87,9 +89,11 @@ function layOutBank(bank: Bank, limit: number, blocks: Block[], parts: Part[][])
   };
   for (const member of bank.members) {
     const rows = rowCount(member);
-    const rowBytes = rowSize(member) * 4;
+    const rowBytes = rowSize(member) * bytes;
     const whole = padded(rows * rowBytes);
-    const step = whole <= limit ? rows : rowsPerPart(member, limit);
+    // Parts of a member follow each other without padding.
+    const unit = rowSize(member) * member.rowUnit % alignedElements === 0 ? member.rowUnit : 2 * member.rowUnit;
+    const step = whole <= limit ? rows : rowsPerPart(member, limit, unit);
     const own: Part[] = [];
     for (let start = 0; start < rows; start += step) {
       const count = Math.min(step, rows - start);
@@ -98,11 +102,11 @@ function layOutBank(bank: Bank, limit: number, blocks: Block[], parts: Part[][])
     }
     parts[member.id] = own;
   }
-  const padding = elementCount(bank.tensor) * 4 - chunks.reduce((sum, { bytes }) => sum + bytes, 0);
+  const padding = elementCount(bank.tensor) * bytes - chunks.reduce((sum, { bytes }) => sum + bytes, 0);
   if (padding > 0) grow(padding);
   let start = 0;
-  parts[bank.tensor.id] = chunks.map(({ block, bytes }) => {
-    const part = { block, offset: 0, startRow: start, rows: bytes / 4 };
+  parts[bank.tensor.id] = chunks.map(({ block, bytes: size }) => {
+    const part = { block, offset: 0, startRow: start, rows: size / bytes };
     start += part.rows;
     return part;
   });

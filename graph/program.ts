@@ -14,6 +14,7 @@ import type { CollectiveExecutor, OpTime } from "./executor.ts";
 import type { Graph, Op } from "./graph.ts";
 import type { Piece, PieceStretch, Segment } from "./pieces.ts";
 import { formatBytes, makePlan, placementOf, type Plan, type PlannedDispatch } from "./plan.ts";
+import { bytesOf } from "./tensor.ts";
 import { TensorMemory } from "./tensor_memory.ts";
 
 /** A single dispatch that takes longer than this, in ms, is cut into several. */
@@ -113,8 +114,9 @@ export class Program extends TensorMemory {
           ...planned.windows.map((window, i) => {
             if (!window) return { binding: i + 1, resource: { buffer: this.#absent, size: uniformStride } };
             const place = placementOf(plan, window.tensor, window.start, window.length);
-            const offset = place.offset + (window.start - place.start) * 4;
-            const size = Math.ceil(window.length * 4 / 16) * 16;
+            const bytes = bytesOf(window.tensor.dtype);
+            const offset = place.offset + (window.start - place.start) * bytes;
+            const size = Math.ceil(window.length * bytes / 16) * 16;
             return { binding: i + 1, resource: { buffer: this.buffers[place.buffer], offset, size } };
           }),
         ],

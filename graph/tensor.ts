@@ -3,8 +3,19 @@
  * @module
  */
 
-/** Element type of a tensor; every one takes four bytes. */
-export type DataType = "f32" | "u32" | "i32";
+/**
+ * Element type of a tensor. `f16` (IEEE 754 binary16) and `bf16` (the upper half of f32) take two bytes; kernels see them as
+ * f32, and four of them lie in a `vec2u`, so only tensors whose rows are a multiple of four have them.
+ */
+export type DataType = "f32" | "u32" | "i32" | "f16" | "bf16";
+
+/** Bytes of an element. */
+export function bytesOf(dtype: DataType): number {
+  return dtype === "f16" || dtype === "bf16" ? 2 : 4;
+}
+
+/** Elements: members of banks and runs of their elements begin at multiples of it, which are aligned in every type. */
+export const alignedElements = 128;
 
 /**
  * What a tensor is for. `activation`s live from first write to last use inside one segment and share memory;
@@ -16,7 +27,7 @@ export type Role = "parameter" | "gradient" | "optimizer" | "input" | "constant"
 export interface TensorDescription {
   /** Row-major extents; the last is contiguous. */
   readonly shape: readonly number[];
-  /** Element type; f32 if left out. */
+  /** Element type; that of the graph's activations if left out. */
   readonly dtype?: DataType;
   /** A tensor too large for one binding is cut between rows at multiples of this; 64 if left out. */
   readonly rowUnit?: number;

@@ -13,7 +13,7 @@ import {
   type Window,
   windowOf,
 } from "../graph/dispatch.ts";
-import { rowSize, type Tensor } from "../graph/tensor.ts";
+import { bytesOf, rowSize, type Tensor } from "../graph/tensor.ts";
 
 const threads = 64;
 
@@ -37,12 +37,12 @@ function dispatch(
 ): Dispatch {
   const vectors = ceilDivide(count, 4);
   return {
-    kernel: kernel(file, text),
+    kernel: kernel(file, text, {}, [...windows.map(({ tensor }) => tensor.dtype), ...others.map(({ dtype }) => dtype)]),
     windows: [...windows, ...others.map((tensor) => windowOf(tensor))],
     uniforms: [vectors, ...(uniforms?.(range) ?? [])],
     workgroups: [ceilDivide(vectors, threads), 1, 1],
     flops: flops * count,
-    bytes: 4 * windows.length * count,
+    bytes: count * windows.reduce((sum, { tensor }) => sum + bytesOf(tensor.dtype), 0),
   };
 }
 

@@ -1,7 +1,7 @@
 struct Parameters { originX: u32, originY: u32, originZ: u32, count: u32 }
 @group(0) @binding(0) var<uniform> parameters: Parameters;
-@group(0) @binding(1) var<storage, read_write> x: array<vec4f>;
-@group(0) @binding(2) var<storage, read_write> y: array<vec4f>;
+{{storage 1 x vec4f}}
+{{storage 2 y vec4f}}
 
 // tanh overflows on several drivers from 44 or 88 on; beyond 15 it is 1.
 fn inner(x: vec4f) -> vec4f {
@@ -12,6 +12,6 @@ fn inner(x: vec4f) -> vec4f {
 fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index) local: u32) {
   let i = (workgroup.x + parameters.originX) * 64u + local;
   if (i >= parameters.count) { return; }
-  let v = x[i];
-  y[i] = 0.5 * v * (1.0 + inner(v));
+  let v = load_x(i);
+  store_y(i, 0.5 * v * (1.0 + inner(v)));
 }

@@ -1,8 +1,8 @@
 struct Parameters { originX: u32, originY: u32, originZ: u32, count: u32 }
 @group(0) @binding(0) var<uniform> parameters: Parameters;
-@group(0) @binding(1) var<storage, read_write> x: array<vec4f>;
-@group(0) @binding(2) var<storage, read_write> dy: array<vec4f>;
-@group(0) @binding(3) var<storage, read_write> dx: array<vec4f>;
+{{storage 1 x vec4f}}
+{{storage 2 dy vec4f}}
+{{storage 3 dx vec4f}}
 
 // exp stays finite: beyond 80 the quotient is 0 or 1 to the last bit that matters.
 fn sigmoid(x: vec4f) -> vec4f { return 1.0 / (1.0 + exp(clamp(-x, vec4f(-80.0), vec4f(80.0)))); }
@@ -11,7 +11,7 @@ fn sigmoid(x: vec4f) -> vec4f { return 1.0 / (1.0 + exp(clamp(-x, vec4f(-80.0), 
 fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index) local: u32) {
   let i = (workgroup.x + parameters.originX) * 64u + local;
   if (i >= parameters.count) { return; }
-  let v = x[i];
+  let v = load_x(i);
   let s = sigmoid(v);
-  dx[i] = dy[i] * (s + v * s * (1.0 - s));
+  store_dx(i, load_dy(i) * (s + v * s * (1.0 - s)));
 }

@@ -10,7 +10,7 @@
 
 import { clip, collective, type CollectiveAttributes, type Run } from "../graph/collective.ts";
 import type { Graph } from "../graph/graph.ts";
-import { elementCount, type Role, rowSize, type Tensor } from "../graph/tensor.ts";
+import { alignedElements, elementCount, type Role, rowSize, type Tensor } from "../graph/tensor.ts";
 import type { Shard } from "../model/part.ts";
 import type { Parameter } from "../model/parameters.ts";
 import type { RankLayout } from "./rank_layout.ts";
@@ -102,7 +102,7 @@ function buckets(parameters: readonly Parameter[], options: BankOptions): Parame
 
 /** Elements of banks are multiples of this, so that shards are equal. */
 export function bankUnit({ zero, data }: BankOptions): number {
-  return 64 * (zero > 0 ? data.size : 1);
+  return alignedElements * (zero > 0 ? data.size : 1);
 }
 
 /** Names of the host memories that a bank may have. */
@@ -125,7 +125,7 @@ function placesIn(group: readonly Parameter[], options: BankOptions): { offsets:
   let at = 0;
   const offsets = group.map((parameter) => {
     const offset = at;
-    at += Math.ceil(elementCount(parameter) / 64) * 64;
+    at += Math.ceil(elementCount(parameter) / alignedElements) * alignedElements;
     return offset;
   });
   return { offsets, length: Math.ceil(at / unit) * unit };

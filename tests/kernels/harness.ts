@@ -5,7 +5,7 @@ import type { Device } from "../../gpu/device.ts";
 import { openDevice } from "../../gpu/open.ts";
 import { Graph } from "../../graph/graph.ts";
 import { Program } from "../../graph/program.ts";
-import { elementCount, type Tensor } from "../../graph/tensor.ts";
+import { type DataType, elementCount, type Tensor } from "../../graph/tensor.ts";
 
 /** What a test may change of the device: pretend to be a GPU, to have no subgroups, small bindings… */
 export type Overrides = Partial<Capabilities>;
@@ -31,11 +31,11 @@ type Numbers = Float32Array | Uint32Array | Int32Array;
 export async function runOn(
   device: Device,
   build: (graph: Graph) => { inputs: Map<Tensor, Numbers>; outputs: Record<string, Tensor> },
-  options: { overrides?: Overrides; runs?: number } = {},
+  options: { overrides?: Overrides; runs?: number; activationType?: DataType } = {},
 ): Promise<Record<string, Numbers>> {
   const before = device.capabilities;
   device.capabilities = { ...before, ...options.overrides };
-  const graph = new Graph();
+  const graph = new Graph(options.activationType);
   let built: ReturnType<typeof build> | undefined;
   graph.segment("run", () => built = build(graph));
   // A tensor that is read back must keep its memory to the end.
@@ -51,11 +51,11 @@ export async function runOn(
     const results: Record<string, Numbers> = {};
     for (const [name, tensor] of Object.entries(built!.outputs)) {
       const count = elementCount(tensor);
-      const target = tensor.dtype === "f32"
-        ? new Float32Array(count)
-        : tensor.dtype === "u32"
+      const target = tensor.dtype === "u32"
         ? new Uint32Array(count)
-        : new Int32Array(count);
+        : tensor.dtype === "i32"
+        ? new Int32Array(count)
+        : new Float32Array(count);
       results[name] = await program.readInto(tensor, target);
     }
     return results;
