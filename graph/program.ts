@@ -31,6 +31,14 @@ export interface RunOptions {
   readonly last?: boolean;
 }
 
+/** How to make a program. */
+export interface CreateOptions {
+  /** May throw before anything is made. */
+  readonly check?: (plan: Plan) => void;
+  /** Told of each kernel that has been compiled: how many by now, of how many. */
+  readonly compiled?: (done: number, total: number) => void;
+}
+
 /** A replayable program. */
 export class Program extends TensorMemory {
   readonly #segments = new Map<string, Segment>();
@@ -51,7 +59,7 @@ export class Program extends TensorMemory {
    * Plans `graph` for `device` and makes the program.
    * Buffers are halved down to 16 MiB where the device refuses them although there is memory.
    */
-  static async create(device: Device, graph: Graph, check?: (plan: Plan) => void): Promise<Program> {
+  static async create(device: Device, graph: Graph, { check, compiled }: CreateOptions = {}): Promise<Program> {
     let { chunkBytes } = device.capabilities;
     let plan = makePlan(graph, device.capabilities, chunkBytes);
     check?.(plan);
@@ -68,6 +76,7 @@ export class Program extends TensorMemory {
       buffers = await device.createBuffers(plan.buffers);
     }
     const program = new Program(device, plan, buffers);
+    await compileKernels(device, plan, compiled);
     for (const [name, planned] of plan.segments) {
       const stretches: PieceStretch[] = [];
       for (const { dispatches, collective } of planned) {
