@@ -3,7 +3,20 @@
  * @module
  */
 
-import { maximumWorkgroups } from "../gpu/capabilities.ts";
+import { MachineError } from "../errors.ts";
+import { type Capabilities, maximumWorkgroups } from "../gpu/capabilities.ts";
+import type { Dispatch } from "./dispatch.ts";
+import type { Plan } from "./plan.ts";
+
+/** Share of the measured multiply-add rate that a first guess counts on. */
+const guessedEfficiency = 0.1;
+/** Bytes per multiply-add flop of the measured rate that a first guess counts on: GPUs move 1/80 to 1/20, lavapipe 1/20. */
+const guessedBytesPerFlop = 0.01;
+/** No dispatch is to take longer, in ms: drivers end what runs for 2 s, and guesses may be wrong by a few times. */
+export const longestMilliseconds = 300;
+
+/** A single dispatch that takes longer than this, in ms, is cut into several. */
+export const dispatchMilliseconds = 100;
 
 /** GPU time that one submit aims at, in ms; watchdogs strike at 2 s, interactive desktops suffer above 200 ms. */
 export const submitMilliseconds = 120;
@@ -12,6 +25,32 @@ export const submitMilliseconds = 120;
 export interface Box {
   readonly origin: readonly [number, number, number];
   readonly size: readonly [number, number, number];
+}
+
+/** Time that a dispatch is guessed to take on a device where it has not run yet, in ms. */
+export function guessMilliseconds(
+  { flops, bytes }: Pick<Dispatch, "flops" | "bytes">,
+  { flopsPerSecond }: Pick<Capabilities, "flopsPerSecond">,
+): number {
+  return 1e3 * Math.max(flops / guessedEfficiency, bytes / guessedBytesPerFlop) / flopsPerSecond;
+}
+
+/**
+ * Throws `MachineError` if a single workgroup, which nothing can cut, would keep a GPU busy for too long. Software drivers
+ * have no watchdog.
+ */
+export function assertSplittable({ segments }: Pick<Plan, "segments">, capabilities: Capabilities): void {
+  if (capabilities.type === "cpu") return;
+  for (const stretches of segments.values()) {
+    for (const { op, kernel, workgroups: [x, y, z], ...cost } of stretches.flatMap(({ dispatches }) => dispatches)) {
+      const milliseconds = guessMilliseconds(cost, capabilities) / (x * y * z);
+      if (milliseconds <= longestMilliseconds) continue;
+      throw new MachineError(
+        `A workgroup of ${kernel.file} (${op.name}) would take some ${(milliseconds / 1e3).toFixed(1)} s on ` +
+          `${capabilities.name}, whose driver may end what runs for 2 s: choose a shorter --sequence-length or a smaller model`,
+      );
+    }
+  }
 }
 
 /** Cuts a grid into at least `count` boxes where its extents allow it, none beyond the limit of workgroups. */

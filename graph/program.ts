@@ -8,7 +8,8 @@
 
 import { MachineError } from "../errors.ts";
 import type { Device } from "../gpu/device.ts";
-import { type Box, cutGrid, submitEnds } from "./grid.ts";
+import { compileKernels } from "./compile.ts";
+import { assertSplittable, type Box, cutGrid, dispatchMilliseconds, guessMilliseconds, submitEnds } from "./grid.ts";
 import type { CollectiveAttributes } from "./collective.ts";
 import type { CollectiveExecutor, OpTime } from "./executor.ts";
 import type { Graph, Op } from "./graph.ts";
@@ -17,10 +18,6 @@ import { formatBytes, makePlan, placementOf, type Plan, type PlannedDispatch } f
 import { bytesOf } from "./tensor.ts";
 import { TensorMemory } from "./tensor_memory.ts";
 
-/** A single dispatch that takes longer than this, in ms, is cut into several. */
-const dispatchMilliseconds = 100;
-/** Share of the measured multiply-add rate that a first guess counts on. */
-const guessedEfficiency = 0.1;
 const uniformStride = 256;
 /** Behind this much work, in ms, the device is waited for: what has come to an end tells that it works. */
 const drainMilliseconds = 2000;
@@ -76,6 +73,7 @@ export class Program extends TensorMemory {
       buffers = await device.createBuffers(plan.buffers);
     }
     const program = new Program(device, plan, buffers);
+    assertSplittable(plan, device.capabilities);
     await compileKernels(device, plan, compiled);
     for (const [name, planned] of plan.segments) {
       const stretches: PieceStretch[] = [];
@@ -83,7 +81,7 @@ export class Program extends TensorMemory {
         const pieces: Piece[] = [];
         for (const planned of dispatches) {
           const pipeline = await device.pipeline(planned.kernel, planned.windows.length);
-          const guess = 1e3 * planned.flops / (device.capabilities.flopsPerSecond * guessedEfficiency);
+          const guess = guessMilliseconds(planned, device.capabilities);
           const boxes = cutGrid(planned.workgroups, Math.ceil(guess / dispatchMilliseconds));
           pieces.push(...program.#makePieces(planned, pipeline, boxes, guess));
         }

@@ -135,7 +135,7 @@ export function startRanks(tasks: readonly RankTask[], { stallTimeout, onMessage
         .sort((a, b) => b.milliseconds - a.milliseconds);
       const text = wait ? describeWait(wait) : describeSilence(rank, silence, status.seen(rank));
       const patience = status.patience(rank);
-      // First steps are silent while kernels are compiled.
+      // It may be silent while its device is opened and its program made.
       const steady = patience === usual;
       if (silence < reportMilliseconds) reported.delete(`${rank}`);
       else if (steady && waits.length === 0) report(`${rank}`, silence, text);

@@ -7,6 +7,8 @@ import type { CompleteSettings } from "./settings.ts";
 
 /** A run's events, in the order in which they come; with `--json` each is a line. */
 export type TrainEvent =
+  /** Kernels that rank 0 has compiled, before the first step. */
+  | { readonly event: "compile"; readonly done: number; readonly total: number; readonly seconds: number }
   | {
     readonly event: "start";
     readonly config: CompleteSettings;

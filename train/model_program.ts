@@ -53,10 +53,17 @@ export class ModelProgram {
     device: Device,
     options: ModelGraphOptions,
     executor?: CollectiveExecutor,
+    compiled?: (done: number, total: number) => void,
   ): Promise<ModelProgram> {
     const model = buildModelGraph(options);
     const { memoryBytes } = device.capabilities;
-    const program = await Program.create(device, model.graph, (plan) => assertFits(plan, memoryBytes));
+    const program = await Program.create(device, model.graph, {
+      check: (plan) => assertFits(plan, memoryBytes),
+      compiled(done, total) {
+        executor?.alive?.();
+        compiled?.(done, total);
+      },
+    });
     program.executor = executor;
     if (model.rope) {
       const { headSize, maximumSequenceLength, ropeTheta } = options.configuration;
@@ -94,6 +101,7 @@ export class ModelProgram {
     const own = flat.subarray(run.start, run.start + run.length);
     if (host) this.#hostMemory(host, run.length).set(own);
     else this.program.write(tensor, own);
+    this.program.executor?.alive?.();
     if (kind === "weights" && layout.zero === 3) {
       this.#hostMemory(hostNames.weights(bank.name), bank.length).set(own, run.start);
     }

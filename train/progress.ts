@@ -17,6 +17,8 @@ export interface Terminal {
   write(text: string): void;
 }
 
+/** Compilation that takes no longer than this, in s, is not worth a line. */
+const compileSeconds = 2;
 /** Plain lines come at most this often when the output is no terminal, in ms. */
 const plainMilliseconds = 10_000;
 
@@ -88,6 +90,11 @@ export function progressReporter(terminal: Terminal, options: { quiet: boolean }
     clear();
     terminal.write(`${text}\n`);
   };
+  /** Rewrites the line that a terminal shows last. */
+  const relive = (text: string) => {
+    terminal.write(`\r\x1b[K${text.slice(0, Math.max(0, terminal.width() - 1))}`);
+    live = true;
+  };
   const bold = (text: string) => terminal.isTerminal ? styleText("bold", text) : text;
 
   return (event) => {
@@ -118,6 +125,17 @@ export function progressReporter(terminal: Terminal, options: { quiet: boolean }
         const { step, machine, slowness } = event;
         return leads && line(`step ${step}: ${machine} takes ${slowness.toFixed(1)} times as long as the others`);
       }
+      case "compile": {
+        const { done, total, seconds } = event;
+        if (terminal.isTerminal && done < total) return relive(`compiling kernels ${done} of ${total}`);
+        if (done === total) {
+          return leads && seconds > compileSeconds && line(`compiled ${total} kernels in ${seconds.toFixed(1)} s`);
+        }
+        const now = performance.now();
+        if (!leads || seconds < compileSeconds || now - shown < plainMilliseconds) return;
+        shown = now;
+        return line(`compiling kernels ${done} of ${total}`);
+      }
       case "start":
         steps = event.config.steps;
         firstStep = event.firstStep;
@@ -127,7 +145,7 @@ export function progressReporter(terminal: Terminal, options: { quiet: boolean }
         return;
       case "step": {
         const now = performance.now();
-        // The first two steps compile and measure: the time left is told from those behind them.
+        // The first two steps touch memory for the first time and are timed: the time left is told from those behind them.
         if (event.step <= firstStep + 2) firstAt = now;
         recent.push(event.milliseconds);
         if (recent.length > 20) recent.shift();
@@ -143,10 +161,8 @@ export function progressReporter(terminal: Terminal, options: { quiet: boolean }
         if (terminal.isTerminal) {
           const share = Math.round(20 * event.step / steps);
           const bar = `${"█".repeat(share)}${"░".repeat(20 - share)}`;
-          const width = terminal.width();
           const full = `${text}  ${bar}`;
-          terminal.write(`\r\x1b[K${full.length < width ? full : text.slice(0, Math.max(0, width - 1))}`);
-          live = true;
+          relive(full.length < terminal.width() ? full : text);
         } else if (leads && (now - shown > plainMilliseconds || event.step === firstStep + 1)) {
           shown = now;
           line(text);

@@ -21,6 +21,20 @@ export interface ModelWork<T> {
   readonly run: (model: ModelProgram, executor: SharedMemoryExecutor) => Promise<T>;
 }
 
+/** Messages of kernels that are compiled come at most this often, in ms; the last one always comes. */
+const compileMilliseconds = 500;
+
+function compileReporter(post: (message: RankMessage) => void): (done: number, total: number) => void {
+  const began = performance.now();
+  let told = began;
+  return (done, total) => {
+    const now = performance.now();
+    if (done < total && now - told < compileMilliseconds) return;
+    told = now;
+    post({ type: "compile", done, total, seconds: (now - began) / 1e3 });
+  };
+}
+
 /**
  * Opens the device of a rank, makes its program, has `work` done and lets go of all. A failure is told before that, which
  * may take its time.
@@ -40,7 +54,7 @@ export async function withModel<T>(
     device = await openDevice({ selection });
     post({ type: "opened" });
     status.doing(rank, "making its program");
-    model = await ModelProgram.create(device, work.options(device), executor);
+    model = await ModelProgram.create(device, work.options(device), executor, compileReporter(post));
     status.doing(rank, "loading its weights");
     work.load(model);
     // What ranks share in host memory is there from here on.

@@ -65,8 +65,8 @@ export const controlSlots = {
 } as const;
 
 /**
- * How long ranks wait for each other, and may themselves show no sign of life, in ms: at first, while kernels are compiled
- * and timed, and then.
+ * How long ranks wait for each other, and may themselves show no sign of life, in ms: at first, until all have made and
+ * loaded their part of the model, and then.
  */
 export function patienceOf({ stallTimeout }: { readonly stallTimeout: number }): { first: number; usual: number } {
   const usual = stallTimeout * 1e3;
@@ -76,6 +76,7 @@ export function patienceOf({ stallTimeout }: { readonly stallTimeout: number }):
 /** What a rank tells. */
 export type RankMessage =
   | { readonly type: "opened" }
+  | { readonly type: "compile"; readonly done: number; readonly total: number; readonly seconds: number }
   | {
     readonly type: "ready";
     readonly device: string;

@@ -8,7 +8,7 @@ import type { Trace } from "../gpu/trace.ts";
 import type { SharedMemoryExecutor } from "../parallel/executor.ts";
 import type { scheduleOf } from "./launch.ts";
 import type { ModelProgram } from "./model_program.ts";
-import { patienceOf, type RankJob, type RankMessage } from "./rank_protocol.ts";
+import type { RankJob, RankMessage } from "./rank_protocol.ts";
 import { microBatchCount } from "./share_batch.ts";
 
 /** What the loop works with. */
@@ -56,11 +56,6 @@ export function doing({ executor: { status }, job: { rank } }: Run, task: string
 export function traceWith({ executor, model }: Run, trace: Trace | undefined): void {
   executor.status.trace = trace;
   model.program.device.trace = trace;
-}
-
-/** Has others wait for this rank as long as for first steps, which compile and measure, or as usual. */
-export function allow(run: Run, kind: "first" | "usual"): void {
-  run.executor.status.allow(run.job.rank, patienceOf(run.job.settings)[kind]);
 }
 
 /** The sum over all ranks of all machines of numbers that the ranks of a tensor-parallel group have alike. */

@@ -15,8 +15,8 @@ import { failNonFinite } from "./non_finite.ts";
 import { checkpoint } from "./rank_checkpoint.ts";
 import type { ModelGraphOptions } from "./rank_layout.ts";
 import { withModel } from "./rank_model.ts";
-import { controlSlots, type RankJob, type RankMessage } from "./rank_protocol.ts";
-import { allow, beat, doing, type Run, shareOf, sumOverRanks, traceWith } from "./rank_run.ts";
+import { controlSlots, patienceOf, type RankJob, type RankMessage } from "./rank_protocol.ts";
+import { beat, doing, type Run, shareOf, sumOverRanks, traceWith } from "./rank_run.ts";
 import { compareSpeeds } from "./rank_speed.ts";
 import { load } from "./rank_state.ts";
 import { evaluate, trainStep } from "./rank_step.ts";
@@ -46,7 +46,6 @@ async function loop(run: Run): Promise<{ step: number; stopped: boolean; regroup
   // Time of a micro-batch in the first step whose submits were sized, and steps until there is one.
   let reference: number | undefined;
   let untimed = 0;
-  let evaluated = false;
   let step = firstStep;
   let stopped = false;
   let regroups = false;
@@ -81,10 +80,8 @@ async function loop(run: Run): Promise<{ step: number; stopped: boolean; regroup
     beat(run);
     stopped = stopping > 0;
 
-    // The first two steps compile and are timed; one slower than that which followed them says that the device has slowed down.
-    const steady = step > firstStep + 2;
-    if (steady) {
-      allow(run, "usual");
+    // The second step is timed dispatch by dispatch; one slower than that which followed them says that the device has slowed down.
+    if (step > firstStep + 2) {
       // Time spent with other ranks says nothing of this one's device.
       const own = milliseconds - shared;
       if (--untimed < 0) {
@@ -101,10 +98,7 @@ async function loop(run: Run): Promise<{ step: number; stopped: boolean; regroup
     const last = stopped || step === settings.steps;
     regroups = joining > 0 && !last;
     if (last || (settings.evalInterval > 0 && step % settings.evalInterval === 0)) {
-      if (!evaluated) allow(run, "first");
       post({ type: "evaluation", step, loss: await evaluate(run, step) });
-      evaluated = true;
-      if (steady) allow(run, "usual");
     }
     if (last || regroups) Atomics.store(run.control, controlSlots.parted, 1);
     const due = (interval: number) => interval > 0 && step % interval === 0;
@@ -140,6 +134,7 @@ export async function trainOnRank(job: RankJob, post: (message: RankMessage) => 
       run(model, executor) {
         const { options: { batch }, layout: { total } } = model.model;
         const { device, plan } = model.program;
+        executor.status.allow(rank, patienceOf(settings).usual);
         tell({
           type: "ready",
           device: device.capabilities.name,

@@ -168,6 +168,10 @@ function listener(
           firstStep: jobs[0].firstStep,
         });
       }
+      case "compile": {
+        const { done, total, seconds } = data;
+        return record.tell({ event: "compile", done, total, seconds });
+      }
       case "step": {
         progress.loss = data.loss;
         if (data.step - jobs[0].firstStep === traceSteps) cluster?.untrace();
