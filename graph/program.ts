@@ -286,10 +286,11 @@ export class Program extends TensorMemory {
     }
   }
 
-  /** Number of dispatches and submits of one run of a segment. */
-  counts(name: string): { dispatches: number; submits: number } {
-    const { stretches } = this.#segment(name);
-    return { dispatches: stretches.flatMap((s) => s.pieces).length, submits: stretches.flatMap((s) => s.ends).length };
+  /** Submits of one run of a segment: how long each of its dispatches is predicted to take, in ms. */
+  predict(name: string): number[][] {
+    return this.#segment(name).stretches.flatMap(({ pieces, ends }) =>
+      ends.map((end, i) => pieces.slice(ends[i - 1] ?? 0, end).map(({ milliseconds }) => milliseconds))
+    );
   }
 
   /** Frees the buffers; the device stays. */

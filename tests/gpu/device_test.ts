@@ -20,6 +20,39 @@ Deno.test("Device reads back what was written, in one piece and in many", () =>
     buffer.destroy();
   }));
 
+Deno.test("pipeline() leaves no compilation to the first dispatch", () =>
+  withDevice(async (device) => {
+    // Loads take long to compile; a text that no driver has in its cache.
+    const loads = Array.from({ length: 24 }, (_, i) =>
+      `sum += data[(${i}u * p.stride + ${Math.random()} * p.scale) % 7u];`);
+    const code = `struct Parameters { stride: u32, scale: u32 }
+@group(0) @binding(0) var<uniform> p: Parameters;
+@group(0) @binding(1) var<storage, read_write> data: array<vec4f>;
+@compute @workgroup_size(8) fn main() { var sum = vec4f(); ${loads.join(" ")} data[0] = sum; }`
+      .replaceAll(/([\d.e-]+) \* p\.scale/g, (_, x) =>
+        `${Math.floor(Number(x) * 1e6)}u * p.scale`);
+    const started = performance.now();
+    const pipeline = await device.pipeline({ file: "test", variant: "", code }, 1);
+    const compiled = performance.now();
+    const [uniform, buffer] = [GPUBufferUsage.UNIFORM, GPUBufferUsage.STORAGE].map((u) => device.createBuffer(256, u));
+    const group = device.gpu.createBindGroup({
+      layout: device.bindGroupLayout(1),
+      entries: [uniform, buffer].map((buffer, binding) => ({ binding, resource: { buffer } })),
+    });
+    const encoder = device.gpu.createCommandEncoder();
+    const pass = encoder.beginComputePass();
+    pass.setPipeline(pipeline);
+    pass.setBindGroup(0, group);
+    pass.dispatchWorkgroups(1);
+    pass.end();
+    const before = performance.now();
+    device.gpu.queue.submit([encoder.finish()]);
+    device.drain();
+    const first = performance.now() - before;
+    device.check();
+    assert.ok(first < (compiled - started) / 3, `${compiled - started} ms to compile, ${first} ms to run first`);
+  }));
+
 Deno.test("pipeline() of bad WGSL names file, line and variant", () =>
   withDevice(async (device) => {
     const source = {
