@@ -5,7 +5,16 @@
 
 import type { CollectiveAttributes } from "./collective.ts";
 import type { Op } from "./graph.ts";
+import type { Plan } from "./plan.ts";
 import type { TensorMemory } from "./tensor_memory.ts";
+
+/** How to make a program. */
+export interface CreateOptions {
+  /** May throw before anything is made. */
+  readonly check?: (plan: Plan) => void;
+  /** Told of each kernel that has been compiled: how many by now, of how many. */
+  readonly compiled?: (done: number, total: number) => void;
+}
 
 /** What carries collectives out. */
 export interface CollectiveExecutor {

@@ -11,7 +11,7 @@ import type { Device } from "../gpu/device.ts";
 import { compileKernels } from "./compile.ts";
 import { assertSplittable, type Box, cutGrid, dispatchMilliseconds, guessMilliseconds, submitEnds } from "./grid.ts";
 import type { CollectiveAttributes } from "./collective.ts";
-import type { CollectiveExecutor, OpTime } from "./executor.ts";
+import type { CollectiveExecutor, CreateOptions, OpTime } from "./executor.ts";
 import type { Graph, Op } from "./graph.ts";
 import type { Piece, PieceStretch, Segment } from "./pieces.ts";
 import { formatBytes, makePlan, placementOf, type Plan, type PlannedDispatch } from "./plan.ts";
@@ -26,14 +26,6 @@ const drainMilliseconds = 2000;
 export interface RunOptions {
   /** False in all micro-batches of a step but the last; true if left out. */
   readonly last?: boolean;
-}
-
-/** How to make a program. */
-export interface CreateOptions {
-  /** May throw before anything is made. */
-  readonly check?: (plan: Plan) => void;
-  /** Told of each kernel that has been compiled: how many by now, of how many. */
-  readonly compiled?: (done: number, total: number) => void;
 }
 
 /** A replayable program. */
@@ -223,20 +215,24 @@ export class Program extends TensorMemory {
       this.#drain();
       segment.pieces[i].milliseconds = Math.max(0.001, performance.now() - start - floor);
     }
-    segment.pieces = segment.pieces.flatMap((piece) => {
-      const count = Math.ceil(piece.milliseconds / dispatchMilliseconds);
-      if (count <= 1) return [piece];
-      const boxes = cutGrid(piece.size, count).map((box) => ({
-        size: box.size,
-        origin: box.origin.map((value, axis) => value + piece.origin[axis]) as [number, number, number],
-      }));
-      const volume = piece.size[0] * piece.size[1] * piece.size[2];
-      const { workgroups } = piece.planned;
-      const whole = piece.milliseconds * workgroups[0] * workgroups[1] * workgroups[2] / volume;
-      return this.#makePieces(piece.planned, piece.pipeline, boxes, whole);
-    });
+    const isLong = ({ milliseconds }: Piece) => milliseconds > dispatchMilliseconds;
+    if (segment.pieces.some(isLong)) {
+      segment.pieces = segment.pieces.flatMap((piece) => isLong(piece) ? this.#cut(piece) : [piece]);
+    }
     if (this.#gathered.length > 0) this.#flushUniforms();
     segment.ends = submitEnds(segment.pieces);
+  }
+
+  #cut(piece: Piece): Piece[] {
+    const count = Math.ceil(piece.milliseconds / dispatchMilliseconds);
+    const boxes = cutGrid(piece.size, count).map((box) => ({
+      size: box.size,
+      origin: box.origin.map((value, axis) => value + piece.origin[axis]) as [number, number, number],
+    }));
+    const volume = piece.size[0] * piece.size[1] * piece.size[2];
+    const { workgroups } = piece.planned;
+    const whole = piece.milliseconds * workgroups[0] * workgroups[1] * workgroups[2] / volume;
+    return this.#makePieces(piece.planned, piece.pipeline, boxes, whole);
   }
 
   #emptyMilliseconds(): number {

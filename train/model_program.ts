@@ -195,17 +195,21 @@ export class ModelProgram {
     this.program.write(this.model.lossSum, this.#zero);
   }
 
+  /** Readies tokens for `stage`, on the host alone: the device may be busy with others. */
+  prepare(tokens: Uint32Array): void {
+    sortTokens(tokens, this.#order, this.#runs, this.#counts);
+  }
+
   /** Uploads a micro-batch: `batch * sequenceLength` tokens and their targets. */
   writeBatch(tokens: Uint32Array, targets: Int32Array, slot = 0): void {
     this.program.write(this.model.slots[slot].tokens, tokens);
     this.program.write(this.model.slots[slot].targets, targets);
   }
 
-  /** Uploads a micro-batch to train on. */
+  /** Uploads a micro-batch to train on, whose tokens were prepared last. */
   stage(tokens: Uint32Array, targets: Int32Array, batch?: MicroBatch, slot = 0): void {
     const inputs = this.model.slots[slot];
     this.writeBatch(tokens, targets, slot);
-    sortTokens(tokens, this.#order, this.#runs, this.#counts);
     this.program.write(inputs.order, this.#order);
     this.program.write(inputs.runs, this.#runs);
     if (batch) {
@@ -218,6 +222,7 @@ export class ModelProgram {
 
   /** Forward and backward of a micro-batch through the whole model; behind the `last`, gradients are summed over ranks. */
   async train(tokens: Uint32Array, targets: Int32Array, batch?: MicroBatch, last = true): Promise<void> {
+    this.prepare(tokens);
     this.stage(tokens, targets, batch);
     await this.runWhole(last);
   }

@@ -26,6 +26,8 @@ export interface Run {
   readonly validation: Loader;
   readonly tokens: Uint32Array;
   readonly targets: Int32Array;
+  /** First sample of `training` that is in them, prepared, and how many are wanted; none behind an evaluation. */
+  prepared: { readonly first: number; readonly count: number } | undefined;
   readonly post: (message: RankMessage) => void;
   /** Checkpoints that were filled so far. */
   commits: number;

@@ -27,6 +27,7 @@ export async function evaluate(run: Run, step: number): Promise<number> {
   const begin = parts.slice(0, index).reduce((a, b) => a + b, 0);
   run.model.beginStep(1);
   for (let done = 0; done < parts[index]; done += run.microBatch) {
+    run.prepared = undefined;
     fill(run, run.validation, begin + done, parts[index] - done);
     await run.model.evaluate(run.tokens, run.targets);
     beat(run);
@@ -35,13 +36,27 @@ export async function evaluate(run: Run, step: number): Promise<number> {
   return sum / (samplesPerEpoch * run.job.sequenceLength);
 }
 
-/** Fills the batch arrays with micro-batch `i` of this rank and uploads them. */
-export function stage(run: Run, step: number, i: number, slot: number): void {
-  const { settings: { batchSize, seed }, sequenceLength } = run.job;
+/**
+ * Fills the batch arrays with micro-batch `i` of this rank, unless it is there already: called ahead, that is done while
+ * the device computes. Returns its first sequence among those of the step.
+ */
+export function prepare(run: Run, step: number, i: number): number {
   const { first: firstOfShare, share } = shareOf(run);
   const done = i * run.microBatch;
-  const first = firstOfShare + done;
-  fill(run, run.training, (step - 1) * batchSize + first, share - done);
+  const first = (step - 1) * run.job.settings.batchSize + firstOfShare + done;
+  const count = share - done;
+  if (run.prepared?.first !== first || run.prepared.count !== count) {
+    fill(run, run.training, first, count);
+    run.model.prepare(run.tokens);
+    run.prepared = { first, count };
+  }
+  return firstOfShare + done;
+}
+
+/** Prepares micro-batch `i` of this rank and uploads it. */
+export function stage(run: Run, step: number, i: number, slot: number): void {
+  const { settings: { seed }, sequenceLength } = run.job;
+  const first = prepare(run, step, i);
   run.model.stage(run.tokens, run.targets, { seed, step, firstRow: first * sequenceLength }, slot);
 }
 
@@ -71,6 +86,7 @@ export async function trainStep(run: Run, step: number): Promise<void> {
     faultIn(run, step, i);
     stage(run, step, i, 0);
     await model.runWhole(i === count - 1);
+    if (i < count - 1) prepare(run, step, i + 1);
     beat(run);
   }
 }

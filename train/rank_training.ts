@@ -19,7 +19,7 @@ import { controlSlots, patienceOf, type RankJob, type RankMessage } from "./rank
 import { beat, doing, type Run, shareOf, sumOverRanks, traceWith } from "./rank_run.ts";
 import { compareSpeeds } from "./rank_speed.ts";
 import { load } from "./rank_state.ts";
-import { evaluate, trainStep } from "./rank_step.ts";
+import { evaluate, prepare, trainStep } from "./rank_step.ts";
 import { traceSteps } from "./trace_file.ts";
 
 /** A step this many times slower than it was when its submits were sized is timed anew: these stay under 200 ms. */
@@ -61,6 +61,7 @@ async function loop(run: Run): Promise<{ step: number; stopped: boolean; regroup
     doing(run, "the optimizer", step);
     const { beta1, beta2, epsilon, weightDecay, clip } = settings;
     await model.update({ learningRate, beta1, beta2, epsilon, weightDecay, clip, step });
+    prepare(run, step + 1, 0);
     doing(run, "reading the gradient norm and the loss", step);
     const gradNorm = await model.gradientNorm();
     // Each machine's rank 0 tells of a wish to stop or to join, so that all ranks hear of it in the same step.
@@ -155,6 +156,7 @@ export async function trainOnRank(job: RankJob, post: (message: RankMessage) => 
           validation: validationLoader(data.validation, { sequenceLength, count }),
           tokens: new Uint32Array(batch * sequenceLength),
           targets: new Int32Array(batch * sequenceLength),
+          prepared: undefined,
           post: tell,
           commits: 0,
           slowLooks: [],
