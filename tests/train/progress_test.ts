@@ -73,6 +73,16 @@ Deno.test("on a terminal one line is rewritten and never wider than it; elsewher
   assert.equal(report([...events, done], { isTerminal: false, quiet: true }).split("\n").length, 2);
 });
 
+Deno.test("compiling is shown: on a terminal as it goes, elsewhere only if it takes more than two seconds", () => {
+  const compile = (done: number, seconds: number): TrainEvent => ({ event: "compile", done, total: 40, seconds });
+  const live = report([compile(12, 0.6), compile(40, 1.9), start], { isTerminal: true });
+  assert.match(live, /compiling kernels 12 of 40\r\x1b\[Kdevice/); // deno-lint-ignore no-control-regex
+  assert.doesNotMatch(live, /compiled/);
+  assert.equal(report([compile(12, 0.6), compile(40, 1.9)], { isTerminal: false }), "");
+  const plain = report([compile(1, 0.6), compile(20, 2.5), compile(30, 3), compile(40, 3.51)], { isTerminal: false });
+  assert.equal(plain, "compiling kernels 20 of 40\ncompiled 40 kernels in 3.5 s\n");
+});
+
 Deno.test("niceTicks() are round numbers inside the range", () => {
   assert.deepEqual(niceTicks(1.9, 5.6, 6), [2, 3, 4, 5]);
   assert.deepEqual(niceTicks(0, 1300, 6), [0, 500, 1000]);
