@@ -76,7 +76,7 @@ Deno.test("on a terminal one line is rewritten and never wider than it; elsewher
 Deno.test("compiling is shown: on a terminal as it goes, elsewhere only if it takes more than two seconds", () => {
   const compile = (done: number, seconds: number): TrainEvent => ({ event: "compile", done, total: 40, seconds });
   const live = report([compile(12, 0.6), compile(40, 1.9), start], { isTerminal: true });
-  assert.match(live, /compiling kernels 12 of 40\r\x1b\[Kdevice/); // deno-lint-ignore no-control-regex
+  assert.ok(live.includes("compiling kernels 12 of 40\r\x1b[Kdevice"), live);
   assert.doesNotMatch(live, /compiled/);
   assert.equal(report([compile(12, 0.6), compile(40, 1.9)], { isTerminal: false }), "");
   const plain = report([compile(1, 0.6), compile(20, 2.5), compile(30, 3), compile(40, 3.51)], { isTerminal: false });
