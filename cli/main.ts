@@ -108,6 +108,21 @@ export function build(run: (action: () => Promise<number>) => void, versionShown
   ])
     .option("--json", "print as JSON")
     .action((options: Options) => run(async () => await (await import("./devices.ts")).devicesCommand(options)));
+  command(program, "bench", "measure the ceilings of a GPU, and kernels and a training step as shares of them", [
+    "muster bench",
+    "muster bench ceilings step",
+    "muster bench matmul attention --devices 1 --json",
+  ])
+    .argument(
+      "[what...]",
+      "ceilings, kernels, the name of an op like matmul, step (of a small GPT), medium (of a larger one, a minute or more); " +
+        "left out: all but medium",
+    )
+    .option("--devices <n>", "the GPU to measure, as `muster devices` numbers them (default: the first)")
+    .option("--json", "print all that was measured as JSON")
+    .action((what: string[], options: Options) =>
+      run(async () => await (await import("./bench.ts")).benchCommand(what, options))
+    );
   const plan = command(program, "plan", "compare the layouts of several GPUs in bytes and time, and pick one", [
     "muster plan --model gpt2-355m --tokenizer gpt2 --batch-size 16",
     "muster plan --model gpt2-1558m --tokenizer gpt2 --batch-size 32 --ranks 8 --memory 24GiB --tflops 20",

@@ -31,6 +31,8 @@ export class Device {
   objectsCreated = 0;
   /** Told of transfers and waits, while there is one. */
   trace: Trace | undefined;
+  /** Times the passes of programs, while there is one. */
+  passTimer: { describePass(): GPUComputePassDescriptor } | undefined;
   readonly #pipelines = new Map<string, GPUComputePipeline>();
   readonly #bindLayouts = new Map<number, GPUBindGroupLayout>();
   readonly #pipelineLayouts = new Map<number, GPUPipelineLayout>();

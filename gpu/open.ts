@@ -29,6 +29,9 @@ const raisedLimits = [
   "maxComputeWorkgroupSizeX",
 ] as const;
 
+/** Asked for where the adapter lists them. */
+const optionalFeatures = ["shader-f16", "timestamp-query"] as const;
+
 /** Software drivers, by the names their adapters bear. */
 const softwareNames = /llvmpipe|lavapipe|softpipe|swiftshader|basic render|warp/i;
 
@@ -90,7 +93,7 @@ export function memoryOf(selection: Selection | undefined): number | undefined {
 async function requestDevice(adapter: GPUAdapter, wanted: readonly string[]): Promise<GPUDevice> {
   const requiredLimits: Record<string, number> = {};
   for (const name of raisedLimits) requiredLimits[name] = adapter.limits[name];
-  // Adapters do not list every feature that they grant, so the wish is tried and dropped when refused.
+  // Adapters do not list every feature that they grant, so the wish is tried, and what is last in it dropped when refused.
   for (let count = wanted.length; count >= 0; count--) {
     try {
       const requiredFeatures = wanted.slice(0, count) as GPUFeatureName[];
@@ -114,7 +117,8 @@ export async function openDevice(options: OpenOptions = {}): Promise<Device> {
   const adapter = await requestSelected(selection);
   const { info } = adapter;
   const subgroups = options.subgroups ?? Deno.env.get("MUSTER_SUBGROUPS") !== "off";
-  const gpu = await requestDevice(adapter, subgroups ? ["subgroups"] : []);
+  const listed = optionalFeatures.filter((name) => adapter.features.has(name));
+  const gpu = await requestDevice(adapter, [...listed, ...(subgroups ? ["subgroups"] : [])]);
   const bindingLimit = gpu.limits.maxStorageBufferBindingSize;
   const capabilities: Capabilities = {
     name: adapterName(info),

@@ -4,7 +4,9 @@
  * @module
  */
 
+import { maximumWorkgroups } from "./capabilities.ts";
 import type { Device, ShaderSource } from "./device.ts";
+import { multiplyAdds, usualChains } from "./loads.ts";
 
 /** Runs a kernel with one storage buffer of `words` u32 and returns the buffer. */
 async function runProbe(device: Device, source: ShaderSource, words: number, groups: number): Promise<Uint32Array> {
@@ -70,30 +72,31 @@ export async function measureSubgroupSize(device: Device): Promise<number> {
   return size;
 }
 
-/** Multiply-add rate in flop/s, from one kernel of a few milliseconds: the scale for first guesses, not a benchmark. */
+/** A run that takes at least this long, in ms, is long enough to time. */
+const enoughMilliseconds = 3;
+const peakRounds = 3;
+
+/**
+ * Multiply-add rate in flop/s: the best of a few runs of a few milliseconds. It is the peak that shares and utilisation are of,
+ * and the scale of first guesses.
+ */
 export async function measureFlops(device: Device): Promise<number> {
-  const turns = 64;
-  const lines = Array.from({ length: 8 }, (_, i) => `a${i} = fma(a${i}, b, c);`).join(" ");
-  const source: ShaderSource = {
-    file: "gpu/probe.ts",
-    variant: "multiply-add rate",
-    code: `@group(0) @binding(1) var<storage, read_write> result: array<f32>;
-@compute @workgroup_size(64) fn main(@builtin(global_invocation_id) id: vec3u) {
-  let b = vec4f(0.5 + result[0]); let c = vec4f(f32(id.x));
-  ${Array.from({ length: 8 }, (_, i) => `var a${i} = c + ${i}.0;`).join(" ")}
-  for (var i = 0u; i < ${turns}u; i++) { ${lines} ${lines} ${lines} ${lines} }
-  let sum = a0 + a1 + a2 + a3 + a4 + a5 + a6 + a7;
-  result[id.x] = sum.x + sum.y + sum.z + sum.w;
-}`,
-  };
-  await runProbe(device, source, 64, 1);
-  let rate = 0;
-  for (let groups = 64; groups <= 65535; groups *= 4) {
-    const start = performance.now();
-    await runProbe(device, source, groups * 64, groups);
-    const milliseconds = performance.now() - start;
-    rate = groups * 64 * turns * 4 * 8 * 4 * 2 / (milliseconds / 1e3);
-    if (milliseconds > 5) break;
+  let best = 0;
+  for (let groups = 64; groups <= maximumWorkgroups; groups *= 4) {
+    const load = await multiplyAdds(device, usualChains, groups);
+    const time = () => {
+      device.drain();
+      const start = performance.now();
+      load.run();
+      device.drain();
+      const milliseconds = performance.now() - start;
+      best = Math.max(best, load.amount / (milliseconds / 1e3));
+      return milliseconds;
+    };
+    const enough = time() > enoughMilliseconds;
+    for (let round = 1; enough && round < peakRounds; round++) time();
+    load.destroy();
+    if (enough) break;
   }
-  return rate;
+  return best;
 }

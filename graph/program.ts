@@ -140,9 +140,9 @@ export class Program extends TensorMemory {
   }
 
   #submit(pieces: readonly Piece[], from: number, to: number): void {
-    const { gpu } = this.device;
+    const { gpu, passTimer } = this.device;
     const encoder = gpu.createCommandEncoder();
-    const pass = encoder.beginComputePass();
+    const pass = encoder.beginComputePass(passTimer?.describePass());
     let pipeline: GPUComputePipeline | undefined;
     for (let i = from; i < to; i++) {
       const piece = pieces[i];

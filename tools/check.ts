@@ -43,7 +43,7 @@ function files(ending: string, folder = ""): string[] {
 async function readImports(modules: readonly string[]): Promise<Imports> {
   const imports = new Map<string, Set<string>>();
   const root = `file://${top}/`;
-  for (const entry of modules.filter((file) => /^(cli\.ts|mod\.ts|bench\/main\.ts)$/.test(file))) {
+  for (const entry of modules.filter((file) => /^(cli\.ts|mod\.ts)$/.test(file))) {
     const { stdout } = await run("info", "--json", entry);
     const info = JSON.parse(stdout) as {
       modules: {
@@ -67,7 +67,7 @@ async function readImports(modules: readonly string[]): Promise<Imports> {
 
 async function structure(): Promise<CheckResult> {
   const modules = files(".ts");
-  const product = modules.filter((file) => !/^(tests|bench|tools)\//.test(file));
+  const product = modules.filter((file) => !/^(tests|tools)\//.test(file));
   const texts = new Map(product.map((file) => [file, Deno.readTextFileSync(`${top}/${file}`)]));
   const imports = await readImports(modules);
   const complaints = [

@@ -4,7 +4,7 @@
 export type Imports = ReadonlyMap<string, readonly string[]>;
 
 /** Rooms from the top floor down; a room imports those below it. */
-const floors = ["cli.ts", "cli", "mod.ts", "train", "parallel", "network", "model", "kernels", "graph", "gpu"];
+const floors = ["cli.ts", "cli", "bench", "mod.ts", "train", "parallel", "network", "model", "kernels", "graph", "gpu"];
 /** Rooms that may import `data`, which itself imports nothing but errors. */
 const readers = ["cli.ts", "cli", "mod.ts", "train"];
 /** Longer files need a reason on their first line. */

@@ -3,6 +3,7 @@
  * @module
  */
 
+import type { Selection } from "../gpu/select.ts";
 import { coordinatesOf, worldSize } from "../parallel/mesh.ts";
 import { layoutOf, makeExecutors } from "./launch.ts";
 import type { PreparedRun } from "./prepare_run.ts";
@@ -17,6 +18,21 @@ export interface JobState {
   /** The state behind them; if undefined it is what the run was prepared with. */
   readonly memory: CheckpointMemory | undefined;
   readonly checkpoints: readonly CheckpointMemory[];
+}
+
+/**
+ * Ranks that share the peak which rank `rank` measures of its device when it is opened: those on the same GPU. Software drivers
+ * measure their share of the cores (`LP_NUM_THREADS`), but at least one.
+ */
+export function sharersOf(
+  rank: number,
+  selections: readonly Selection[],
+  cores = navigator.hardwareConcurrency,
+): number {
+  const own = selections[rank].device;
+  if (own?.type !== "software") return selections.filter(({ device }) => device?.index === own?.index).length;
+  const onCores = selections.filter(({ device }) => device?.type === "software").length;
+  return Math.max(1, onCores / cores);
 }
 
 /** A job for each rank, with memory of their own. `UserError` if the batch cannot be shared among all copies of the model. */
@@ -64,6 +80,7 @@ export function makeJobs(
     rebalances,
     executor,
     selection: selections[rank],
+    sharers: sharersOf(rank, selections),
     checkpoints,
   }));
 }

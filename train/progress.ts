@@ -36,6 +36,19 @@ export function formatCount(count: number): string {
   return Math.round(count).toLocaleString("en-US");
 }
 
+/** `43%`, `1.7%`. */
+export function formatShare(share: number): string {
+  return `${(100 * share).toFixed(share < 0.0995 ? 1 : 0)}%`;
+}
+
+/** What is done, as a bar of at most 20 columns; none where there is room for fewer than 6. */
+function progressBar(share: number, room: number): string {
+  const columns = Math.min(20, room);
+  if (columns < 6) return "";
+  const full = Math.round(columns * share);
+  return `  ${"█".repeat(full)}${"░".repeat(columns - full)}`;
+}
+
 /** All settings as flags, in lines. */
 function describeSettings(settings: CompleteSettings): string[] {
   const lines = [""];
@@ -155,14 +168,15 @@ export function progressReporter(terminal: Terminal, options: { quiet: boolean }
           ? (now - firstAt) / (event.step - firstStep - 2)
           : event.milliseconds;
         const left = formatDuration((steps - event.step) * perStep / 1e3);
-        const text =
+        const utilization = event.modelFlopsUtilization * event.milliseconds / mean;
+        const begin =
           `step ${String(event.step).padStart(String(steps).length)}/${steps}  loss ${event.loss.toFixed(4)}  ` +
-          `${formatCount(rate)} tokens/s  ${left} left`;
+          `${formatCount(rate)} tokens/s`;
+        const text = `${begin}  MFU ${formatShare(utilization)}  ${left} left`;
         if (terminal.isTerminal) {
-          const share = Math.round(20 * event.step / steps);
-          const bar = `${"█".repeat(share)}${"░".repeat(20 - share)}`;
-          const full = `${text}  ${bar}`;
-          relive(full.length < terminal.width() ? full : text);
+          const room = Math.max(0, terminal.width() - 1);
+          const fitting = text.length <= room ? text : `${begin}  ${left} left`.slice(0, room);
+          relive(`${fitting}${progressBar(event.step / steps, room - fitting.length - 2)}`);
         } else if (leads && (now - shown > plainMilliseconds || event.step === firstStep + 1)) {
           shown = now;
           line(text);

@@ -41,6 +41,8 @@ export interface RankJob {
   readonly executor: ExecutorSetup;
   /** The GPU to open. */
   readonly selection: Selection;
+  /** Ranks of this machine among which the device is shared, or the cores by which software drivers compute. */
+  readonly sharers: number;
   /** Tensors of the whole checkpoint, which the ranks fill together; several are used in turn, so that one is whole. */
   readonly checkpoints: readonly CheckpointMemory[];
 }
@@ -91,6 +93,7 @@ export type RankMessage =
     readonly gradNorm: number;
     readonly learningRate: number;
     readonly milliseconds: number;
+    readonly modelFlopsUtilization: number;
     readonly collectiveMilliseconds?: number;
   }
   | { readonly type: "balance"; readonly step: number; readonly shares: readonly number[] }

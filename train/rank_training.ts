@@ -8,6 +8,7 @@ import { createLoader, validationLoader } from "../data/loader.ts";
 import type { Device } from "../gpu/device.ts";
 import { Trace } from "../gpu/trace.ts";
 import { describeBytes, makePlan, usableMemory } from "../graph/plan.ts";
+import { modelFlopsUtilization } from "../model/flops.ts";
 import { layoutOf, scheduleOf } from "./launch.ts";
 import { learningRateAt } from "./learning_rate.ts";
 import { buildModelGraph } from "./model_graph.ts";
@@ -49,6 +50,9 @@ async function loop(run: Run): Promise<{ step: number; stopped: boolean; regroup
   let step = firstStep;
   let stopped = false;
   let regroups = false;
+  // Of all machines: each rank brings its share of what its device was measured to do.
+  const ownPeak = model.program.device.capabilities.flopsPerSecond / job.sharers;
+  const [peak] = run.executor.sumNumbers("the sum of peaks", [ownPeak]);
   let trace = settings.trace === undefined ? undefined : new Trace();
   traceWith(run, trace);
   while (step < settings.steps && !stopped && !regroups) {
@@ -72,11 +76,21 @@ async function loop(run: Run): Promise<{ step: number; stopped: boolean; regroup
       asked,
       arrived,
     ]);
-    const loss = lossSum / (settings.batchSize * sequenceLength);
+    const tokens = settings.batchSize * sequenceLength;
+    const loss = lossSum / tokens;
     if (!Number.isFinite(loss) || !Number.isFinite(gradNorm)) await failNonFinite(run, step, loss, gradNorm);
     const milliseconds = performance.now() - start;
     const shared = run.executor.milliseconds - inCollectives;
-    const told = { type: "step", step, loss, gradNorm, learningRate, milliseconds } as const;
+    const utilization = modelFlopsUtilization(job.configuration, { sequenceLength, tokens, milliseconds }, peak);
+    const told = {
+      type: "step",
+      step,
+      loss,
+      gradNorm,
+      learningRate,
+      milliseconds,
+      modelFlopsUtilization: utilization,
+    } as const;
     post(model.model.layout.world > 1 ? { ...told, collectiveMilliseconds: shared } : told);
     beat(run);
     stopped = stopping > 0;

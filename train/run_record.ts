@@ -90,6 +90,11 @@ export class RunRecord {
     this.#trace?.add(rank, spans);
   }
 
+  /** Adds a step's utilization to the timeline. */
+  traceUtilization(share: number): void {
+    this.#trace?.addShare("model FLOPs utilization", share);
+  }
+
   /** Adds what the network did for a group of ranks. */
   traceNetwork(lane: number, spans: TraceSpans): void {
     this.#trace?.add(this.#ranks + lane, spans);

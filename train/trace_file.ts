@@ -85,6 +85,13 @@ export class TraceFile {
     }));
   }
 
+  /** Adds a number as of now, in percent, which is drawn as a curve of its own. */
+  addShare(name: string, share: number): void {
+    const ts = Number(microseconds(Math.round((performance.timeOrigin + performance.now() - this.#origin) * 1e6)));
+    const args = { "%": Math.round(share * 1e4) / 100 };
+    this.#events([JSON.stringify({ ph: "C", name, pid: this.machine, ts, args })]);
+  }
+
   /** Ends the array and closes the file, however the run ended. */
   close(): void {
     try {

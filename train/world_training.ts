@@ -174,7 +174,9 @@ function listener(
       }
       case "step": {
         progress.loss = data.loss;
-        if (data.step - jobs[0].firstStep === traceSteps) cluster?.untrace();
+        const traced = data.step - jobs[0].firstStep;
+        if (traced === traceSteps) cluster?.untrace();
+        if (traced <= traceSteps) record.traceUtilization(data.modelFlopsUtilization);
         const { type: _, milliseconds, ...rest } = data;
         const tokens = (data.step - prepared.firstStep) * tokensPerStep;
         const tokensPerSecond = tokensPerStep / (milliseconds / 1e3);

@@ -143,7 +143,18 @@ Deno.test("train --json, resume, eval, generate, plot and prepare work together 
       "done 4",
     ]);
     assert.equal(told[0].config.seed, 5);
-    for (const key of ["step", "loss", "gradNorm", "learningRate", "tokens", "tokensPerSecond", "milliseconds"]) {
+    for (
+      const key of [
+        "step",
+        "loss",
+        "gradNorm",
+        "learningRate",
+        "tokens",
+        "tokensPerSecond",
+        "milliseconds",
+        "modelFlopsUtilization",
+      ]
+    ) {
       assert.equal(typeof told[1][key], "number", key);
     }
     for (const key of ["step", "loss", "validationLoss", "seconds"]) {

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import type { TrainEvent } from "../../train/events.ts";
 import { niceTicks, plotSvg, plotText } from "../../train/plot.ts";
 import { completeSettings } from "../../train/settings.ts";
-import { formatCount, formatDuration, progressReporter } from "../../train/progress.ts";
+import { formatCount, formatDuration, formatShare, progressReporter } from "../../train/progress.ts";
 
 const start: TrainEvent = {
   event: "start",
@@ -26,6 +26,7 @@ const step = (step: number, loss = 2): TrainEvent => ({
   tokens: step * 100,
   tokensPerSecond: 1000,
   milliseconds: 100,
+  modelFlopsUtilization: 0.31,
 });
 
 function report(events: TrainEvent[], options: { isTerminal: boolean; quiet?: boolean; width?: number }): string {
@@ -81,6 +82,16 @@ Deno.test("compiling is shown: on a terminal as it goes, elsewhere only if it ta
   assert.equal(report([compile(12, 0.6), compile(40, 1.9)], { isTerminal: false }), "");
   const plain = report([compile(1, 0.6), compile(20, 2.5), compile(30, 3), compile(40, 3.51)], { isTerminal: false });
   assert.equal(plain, "compiling kernels 20 of 40\ncompiled 40 kernels in 3.5 s\n");
+});
+
+Deno.test("the live line tells the utilization where there is room, and its bar takes what is left of the line", () => {
+  const frame = (width: number) => report([start, step(3)], { isTerminal: true, width }).split("\r\x1b[K")[1];
+  assert.match(frame(100), /^step 3\/5 {2}loss 2\.0000 {2}1,000 tokens\/s {2}MFU 31% {2}\d s left {2}█{12}░{8}$/);
+  assert.match(frame(72), /MFU 31% {2}\d s left {2}█+░+$/);
+  assert.match(frame(60), /MFU 31% {2}\d s left$/);
+  assert.match(frame(50), /1,000 tokens\/s {2}\d s left$/);
+  for (let width = 10; width < 120; width++) assert.ok(frame(width).length < width, `${width}`);
+  assert.deepEqual([0.0031, 0.0994, 0.0996, 0.43, 1.02].map(formatShare), ["0.3%", "9.9%", "10%", "43%", "102%"]);
 });
 
 Deno.test("niceTicks() are round numbers inside the range", () => {

@@ -120,6 +120,12 @@ Deno.test("--trace writes a track for each of two data-parallel ranks and change
     assert.match(String(metadata[0][2]), /^machine 0: ./);
     const threads = metadata.filter(([name]) => name === "thread_name");
     assert.deepEqual(threads, [["thread_name", 0, "rank 0"], ["thread_name", 1, "rank 1"]]);
+    const counted = events.filter(({ ph }) => ph === "C");
+    assert.equal(counted.length, 4);
+    for (const { name, args } of counted) {
+      const share = Number(args!["%"]);
+      assert.ok(name === "model FLOPs utilization" && share >= 0 && share < 100, `${name} ${share}`);
+    }
     const collectivesOf = (rank: number) =>
       events.filter(({ tid, cat }) => tid === rank && cat === "collective").map(({ name }) => name);
     assert.deepEqual(collectivesOf(0), collectivesOf(1));

@@ -1,0 +1,92 @@
+/**
+ * A whole training step: its time, what of the device's peak it makes use of, and what of its time the device is idle.
+ * @module
+ */
+
+import type { Device } from "../gpu/device.ts";
+import { multiplyAdds, usualChains } from "../gpu/loads.ts";
+import { PassTimer } from "../gpu/pass_timer.ts";
+import { modelFlopsPerToken, modelFlopsUtilization } from "../model/flops.ts";
+import { ModelProgram } from "../train/model_program.ts";
+import { median } from "./roofline.ts";
+import { batches, initialWeights, optimizer, workloads } from "./workloads.ts";
+
+/** What training a workload took and gave. */
+export interface StepResult {
+  readonly workload: string;
+  readonly milliseconds: number;
+  readonly tokensPerSecond: number;
+  /** By the model's formulas (`modelFlopsPerToken`). */
+  readonly modelFlops: number;
+  /** Of the dispatches, as their kernels count: what the device computes. */
+  readonly kernelFlops: number;
+  /** The model's FLOPs as a share of the multiply-add peak, which is measured between the steps. */
+  readonly modelFlopsUtilization: number;
+  /** Share of the step's time in which no pass runs; null where the device has no timestamps. */
+  readonly outsideGpu: number | null;
+  readonly losses: readonly number[];
+}
+
+/** The first steps compile and are measured dispatch by dispatch. */
+const untimedSteps = 3;
+
+/** Trains a workload as many steps as it says. */
+export async function timeTrainingStep(
+  device: Device,
+  name: keyof typeof workloads,
+  progress: (step: number, steps: number) => void = () => {},
+): Promise<StepResult> {
+  const workload = workloads[name];
+  const { configuration, batch, sequenceLength, steps } = workload;
+  const model = await ModelProgram.create(device, { configuration, batch, sequenceLength, segments: ["train"] });
+  for (const { parameter, tensor } of model.parameters) {
+    model.program.write(tensor, initialWeights(workload, parameter.name));
+  }
+  const groups = Math.round(device.capabilities.flopsPerSecond * 5e-3 / (64 * 64 * 16 * 12 * 2));
+  const peak = await multiplyAdds(device, usualChains, Math.min(65535, Math.max(64, groups)));
+  const timer = PassTimer.works(device) ? new PassTimer(device) : undefined;
+  const next = batches(workload);
+  const taken: { milliseconds: number; busy: number; peak: number }[] = [];
+  const losses: number[] = [];
+  const count = batch * sequenceLength;
+  for (let step = 1; step <= steps; step++) {
+    progress(step, steps);
+    const { tokens, targets } = next();
+    // In the steps before, dispatches are timed one by one, in passes without number.
+    if (step > untimedSteps) device.passTimer = timer;
+    const start = performance.now();
+    model.beginStep(count);
+    await model.train(tokens, targets);
+    await model.update({ ...optimizer, step });
+    losses.push(await model.lossSum() / count);
+    const milliseconds = performance.now() - start;
+    device.passTimer = undefined;
+    const busy = await timer?.take() ?? NaN;
+    device.drain();
+    const began = performance.now();
+    peak.run();
+    device.drain();
+    const rate = peak.amount / ((performance.now() - began) / 1e3);
+    if (step > untimedSteps) taken.push({ milliseconds, busy, peak: rate });
+  }
+  const kernelFlops = ["train", "update"].flatMap((segment) => [...model.program.plan.segments.get(segment)!])
+    .flatMap(({ dispatches }) => dispatches).reduce((sum, { flops }) => sum + flops, 0);
+  peak.destroy();
+  timer?.destroy();
+  model.destroy();
+  const milliseconds = median(taken.map(({ milliseconds }) => milliseconds));
+  return {
+    workload: name,
+    milliseconds,
+    tokensPerSecond: count / milliseconds * 1e3,
+    modelFlops: modelFlopsPerToken(configuration, sequenceLength) * count,
+    kernelFlops,
+    modelFlopsUtilization: median(
+      taken.map(({ milliseconds, peak }) =>
+        modelFlopsUtilization(configuration, { sequenceLength, tokens: count, milliseconds }, peak)
+      ),
+    ),
+    outsideGpu: timer ? Math.max(0, median(taken.map(({ milliseconds, busy }) => 1 - busy / milliseconds))) : null,
+    losses,
+  };
+}
