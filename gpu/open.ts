@@ -8,6 +8,7 @@ import type { Capabilities } from "./capabilities.ts";
 import { Device } from "./device.ts";
 import { applySelection, type Selection } from "./select.ts";
 import { measureFlops, measureSubgroupSize } from "./probe.ts";
+import { prepareVectorWidth } from "./vector_width.ts";
 import type { VulkanDevice } from "./vulkan.ts";
 
 /** How to open a device. */
@@ -73,6 +74,7 @@ async function requestAdapter(device: VulkanDevice | undefined): Promise<GPUAdap
 
 /** The adapter of a selected device, which must be the one that it says it is. */
 export async function requestSelected(selection: Selection | undefined): Promise<GPUAdapter> {
+  prepareVectorWidth();
   if (selection) applySelection(selection);
   const { device, ways } = selection ?? { device: undefined, ways: [] };
   const adapter = await requestAdapter(device);

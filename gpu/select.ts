@@ -9,6 +9,7 @@
  */
 
 import { MachineError } from "../errors.ts";
+import { prepareVectorWidth } from "./vector_width.ts";
 import { listVulkanDevices, type VulkanDevice } from "./vulkan.ts";
 
 /** One way to have the loader list a device alone. */
@@ -167,6 +168,7 @@ let known: readonly Selection[] | undefined;
  */
 export function listSelections(): readonly Selection[] {
   if (!known) {
+    prepareVectorWidth();
     const found = findSelections();
     const base = prepareEnvironment(found);
     known = found.map((selection) => ({ ...selection, base }));

@@ -161,8 +161,15 @@ const variables: Readonly<Record<string, string | undefined>> = {
   MUSTER_SUBGROUPS: undefined,
   MUSTER_SUPERVISED: "has a training that crashes go unreported",
 };
-/** Variables of others that decide which GPUs there are. */
-const others = ["VK_DRIVER_FILES", "VK_ICD_FILENAMES", "VK_ADD_DRIVER_FILES", "DENO_WEBGPU_BACKEND", "DRI_PRIME"];
+/** Variables of others that decide which GPUs there are, and how a software driver computes. */
+const others = [
+  "VK_DRIVER_FILES",
+  "VK_ICD_FILENAMES",
+  "VK_ADD_DRIVER_FILES",
+  "DENO_WEBGPU_BACKEND",
+  "DRI_PRIME",
+  "LP_NATIVE_VECTOR_WIDTH",
+];
 
 /** What the environment says to Muster; a secret's value is not shown. */
 export function checkEnvironment(environment: Readonly<Record<string, string>>): Finding {
