@@ -9,10 +9,11 @@
 import { float, rowRanges, windowOf } from "../graph/dispatch.ts";
 import type { OpDefinition } from "../graph/graph.ts";
 import { rowCount, rowSize } from "../graph/tensor.ts";
+import { heldRowKernel } from "./held_rows.ts";
 import gradientText from "./layernorm_gradient.wgsl" with { type: "text" };
 import text from "./layernorm.wgsl" with { type: "text" };
 import { normWeightGradient } from "./norm_weight_gradient.ts";
-import { rowGrid, rowKernel, rowValues } from "./rows.ts";
+import { rowValues } from "./rows.ts";
 
 /** Inputs `[x, w, b]`, outputs `[y, mean, rstd]`. */
 export const layernorm: OpDefinition<{ readonly epsilon: number }> = {
@@ -35,9 +36,10 @@ export const layernorm: OpDefinition<{ readonly epsilon: number }> = {
   },
   lower({ inputs: [x, w, b], outputs: [y, mean, rstd], attributes: { epsilon } }, target) {
     const columns = rowSize(x);
-    const made = rowKernel("kernels/layernorm.wgsl", text, target.capabilities, columns);
+    const types = [x, w, b, y].map(({ dtype }) => dtype);
+    const made = heldRowKernel("kernels/layernorm.wgsl", text, target.capabilities, columns, 1, types);
     return rowRanges(target, [x, y]).map((range) => ({
-      kernel: made,
+      kernel: made.kernel,
       windows: [
         windowOf(x, range),
         windowOf(w),
@@ -47,7 +49,7 @@ export const layernorm: OpDefinition<{ readonly epsilon: number }> = {
         windowOf(rstd, range),
       ],
       uniforms: [range.count, rowValues(columns), float(columns), float(epsilon)],
-      workgroups: rowGrid(target.capabilities, range.count),
+      workgroups: made.grid(range.count),
       flops: 8 * range.count * columns,
       bytes: 8 * range.count * columns,
     }));
@@ -60,9 +62,10 @@ const layernormGradient: OpDefinition = {
   infer: ([x]) => [{ shape: x.shape, rowUnit: x.rowUnit }],
   lower({ inputs: [x, w, mean, rstd, dy, addend], outputs: [dx] }, target) {
     const columns = rowSize(x);
-    const made = rowKernel("kernels/layernorm_gradient.wgsl", gradientText, target.capabilities, columns);
+    const types = [x, w, mean, rstd, dy, addend, dx].map((tensor) => tensor?.dtype);
+    const made = heldRowKernel("kernels/layernorm_gradient.wgsl", gradientText, target.capabilities, columns, 2, types);
     return rowRanges(target, addend ? [x, dy, dx, addend] : [x, dy, dx]).map((range) => ({
-      kernel: made,
+      kernel: made.kernel,
       windows: [
         windowOf(x, range),
         windowOf(w),
@@ -73,7 +76,7 @@ const layernormGradient: OpDefinition = {
         windowOf(dx, range),
       ],
       uniforms: [range.count, rowValues(columns), float(columns), addend ? 1 : 0],
-      workgroups: rowGrid(target.capabilities, range.count),
+      workgroups: made.grid(range.count),
       flops: 14 * range.count * columns,
       bytes: 12 * range.count * columns,
     }));

@@ -1,36 +1,43 @@
 {{PRELUDE}}
 struct Parameters { originX: u32, originY: u32, originZ: u32, rows: u32, values: u32, columns: f32, addend: u32 }
 @group(0) @binding(0) var<uniform> parameters: Parameters;
-@group(0) @binding(1) var<storage, read_write> x: array<Value>;
-@group(0) @binding(2) var<storage, read_write> weight: array<Value>;
-@group(0) @binding(3) var<storage, read_write> mean: array<f32>;
-@group(0) @binding(4) var<storage, read_write> rstd: array<f32>;
-@group(0) @binding(5) var<storage, read_write> dy: array<Value>;
-@group(0) @binding(6) var<storage, read_write> addend: array<Value>;
-@group(0) @binding(7) var<storage, read_write> dx: array<Value>;
+{{storage 1 x {{VALUE}}}}
+{{storage 2 weight {{VALUE}}}}
+{{storage 3 mean f32}}
+{{storage 4 rstd f32}}
+{{storage 5 dy {{VALUE}}}}
+{{storage 6 addend {{VALUE}}}}
+{{storage 7 dx {{VALUE}}}}
 
 @compute @workgroup_size({{THREADS}})
 fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index) local: u32) {
   let p = parameters;
-  let row = (workgroup.x + p.originX) * ROWS + local / LANES;
   let lane = local % LANES;
-  if (row >= p.rows) { return; }
-  let start = row * p.values;
-  let mu = mean[row];
-  let r = rstd[row];
-  var sum = Value(0.0);
-  var sumX = Value(0.0);
-  for (var i = lane; i < p.values; i += LANES) {
-    let g = dy[start + i] * weight[i];
-    sum += g;
-    sumX += g * ((x[start + i] - mu) * r);
-  }
-  let meanG = sumOver(total(sum), lane) / p.columns;
-  let meanGX = sumOver(total(sumX), lane) / p.columns;
-  for (var i = lane; i < p.values; i += LANES) {
-    let normalized = (x[start + i] - mu) * r;
-    var d = (dy[start + i] * weight[i] - meanG - normalized * meanGX) * r;
-    if (p.addend != 0u) { d += addend[start + i]; }
-    dx[start + i] = d;
+{{EACH}}
+[held]  let weight# = load_weight(i#);
+{{END}}
+  let first = firstRow(workgroup.x + p.originX, local);
+  for (var row = first; row < endRow(first, p.rows); row += 1u) {
+    let start = row * p.values;
+    let mu = load_mean(row);
+    let r = load_rstd(row);
+    var sum = Value(0.0);
+    var sumX = Value(0.0);
+{{EACH}}
+[anew]    let weight# = load_weight(i#);
+    let g# = within(load_dy(start + i#) * weight#, 0.0, i#, p.values);
+    let n# = within((load_x(start + i#) - mu) * r, 0.0, i#, p.values);
+    sum += g#;
+    sumX += g# * n#;
+{{END}}
+    let meanG = sumOver(total(sum), lane) / p.columns;
+    let meanGX = sumOver(total(sumX), lane) / p.columns;
+{{EACH}}
+[anew]    let g# = load_dy(start + i#) * load_weight(i#);
+[anew]    let n# = (load_x(start + i#) - mu) * r;
+    var d# = (g# - meanG - n# * meanGX) * r;
+    if (p.addend != 0u) { d# += load_addend(start + i#); }
+    {{STORE}}{ store_dx(start + i#, d#); }
+{{END}}
   }
 }

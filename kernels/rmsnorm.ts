@@ -8,10 +8,11 @@
 import { float, rowRanges, windowOf } from "../graph/dispatch.ts";
 import type { OpDefinition } from "../graph/graph.ts";
 import { rowCount, rowSize } from "../graph/tensor.ts";
+import { heldRowKernel } from "./held_rows.ts";
 import { normWeightGradient } from "./norm_weight_gradient.ts";
 import gradientText from "./rmsnorm_gradient.wgsl" with { type: "text" };
 import text from "./rmsnorm.wgsl" with { type: "text" };
-import { rowGrid, rowKernel, rowValues } from "./rows.ts";
+import { rowValues } from "./rows.ts";
 
 /** Inputs `[x, w]`, outputs `[y, rstd]`. */
 export const rmsnorm: OpDefinition<{ readonly epsilon: number }> = {
@@ -34,12 +35,13 @@ export const rmsnorm: OpDefinition<{ readonly epsilon: number }> = {
   },
   lower({ inputs: [x, w], outputs: [y, rstd], attributes: { epsilon } }, target) {
     const columns = rowSize(x);
-    const made = rowKernel("kernels/rmsnorm.wgsl", text, target.capabilities, columns);
+    const types = [x, w, y].map(({ dtype }) => dtype);
+    const made = heldRowKernel("kernels/rmsnorm.wgsl", text, target.capabilities, columns, 1, types);
     return rowRanges(target, [x, y]).map((range) => ({
-      kernel: made,
+      kernel: made.kernel,
       windows: [windowOf(x, range), windowOf(w), windowOf(y, range), windowOf(rstd, range)],
       uniforms: [range.count, rowValues(columns), float(columns), float(epsilon)],
-      workgroups: rowGrid(target.capabilities, range.count),
+      workgroups: made.grid(range.count),
       flops: 4 * range.count * columns,
       bytes: 8 * range.count * columns,
     }));
@@ -52,9 +54,10 @@ const rmsnormGradient: OpDefinition = {
   infer: ([x]) => [{ shape: x.shape, rowUnit: x.rowUnit }],
   lower({ inputs: [x, w, rstd, dy, addend], outputs: [dx] }, target) {
     const columns = rowSize(x);
-    const made = rowKernel("kernels/rmsnorm_gradient.wgsl", gradientText, target.capabilities, columns);
+    const types = [x, w, rstd, dy, addend, dx].map((tensor) => tensor?.dtype);
+    const made = heldRowKernel("kernels/rmsnorm_gradient.wgsl", gradientText, target.capabilities, columns, 2, types);
     return rowRanges(target, addend ? [x, dy, dx, addend] : [x, dy, dx]).map((range) => ({
-      kernel: made,
+      kernel: made.kernel,
       windows: [
         windowOf(x, range),
         windowOf(w),
@@ -64,7 +67,7 @@ const rmsnormGradient: OpDefinition = {
         windowOf(dx, range),
       ],
       uniforms: [range.count, rowValues(columns), float(columns), addend ? 1 : 0],
-      workgroups: rowGrid(target.capabilities, range.count),
+      workgroups: made.grid(range.count),
       flops: 10 * range.count * columns,
       bytes: 12 * range.count * columns,
     }));

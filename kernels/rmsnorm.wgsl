@@ -1,24 +1,32 @@
 {{PRELUDE}}
 struct Parameters { originX: u32, originY: u32, originZ: u32, rows: u32, values: u32, columns: f32, epsilon: f32 }
 @group(0) @binding(0) var<uniform> parameters: Parameters;
-@group(0) @binding(1) var<storage, read_write> x: array<Value>;
-@group(0) @binding(2) var<storage, read_write> weight: array<Value>;
-@group(0) @binding(3) var<storage, read_write> y: array<Value>;
-@group(0) @binding(4) var<storage, read_write> rstd: array<f32>;
+{{storage 1 x {{VALUE}}}}
+{{storage 2 weight {{VALUE}}}}
+{{storage 3 y {{VALUE}}}}
+{{storage 4 rstd f32}}
 
 @compute @workgroup_size({{THREADS}})
 fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index) local: u32) {
   let p = parameters;
-  let row = (workgroup.x + p.originX) * ROWS + local / LANES;
   let lane = local % LANES;
-  if (row >= p.rows) { return; }
-  let start = row * p.values;
-  var squares = Value(0.0);
-  for (var i = lane; i < p.values; i += LANES) {
-    let v = x[start + i];
-    squares += v * v;
+{{EACH}}
+[held]  let weight# = load_weight(i#);
+{{END}}
+  let first = firstRow(workgroup.x + p.originX, local);
+  for (var row = first; row < endRow(first, p.rows); row += 1u) {
+    let start = row * p.values;
+    var squares = Value(0.0);
+{{EACH}}
+    let x# = within(load_x(start + i#), 0.0, i#, p.values);
+    squares += x# * x#;
+{{END}}
+    let r = 1.0 / sqrt(sumOver(total(squares), lane) / p.columns + p.epsilon);
+{{EACH}}
+[anew]    let x# = load_x(start + i#);
+[anew]    let weight# = load_weight(i#);
+    {{STORE}}{ store_y(start + i#, x# * r * weight#); }
+{{END}}
+    if (lane == 0u) { store_rstd(row, r); }
   }
-  let r = 1.0 / sqrt(sumOver(total(squares), lane) / p.columns + p.epsilon);
-  for (var i = lane; i < p.values; i += LANES) { y[start + i] = x[start + i] * r * weight[i]; }
-  if (lane == 0u) { rstd[row] = r; }
 }

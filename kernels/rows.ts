@@ -1,6 +1,7 @@
 /**
  * Kernels that reduce rows: one thread per row on software drivers, where barriers stall and the cache serves the row
- * again; a workgroup of 64 per row on GPUs.
+ * again; a workgroup of 64 per row on GPUs. Where rows are short enough to be held in registers, software drivers with
+ * subgroups have one subgroup per row instead (`held_rows.ts`).
  * @module
  */
 

@@ -6,21 +6,23 @@
 
 import { type Dispatch, rowRanges, type Target, windowOf } from "../graph/dispatch.ts";
 import type { OpDefinition } from "../graph/graph.ts";
-import { rowSize, type Tensor } from "../graph/tensor.ts";
-import { rowGrid, rowKernel, rowValues } from "./rows.ts";
+import { bytesOf, rowSize, type Tensor } from "../graph/tensor.ts";
+import { heldRowKernel } from "./held_rows.ts";
+import { rowValues } from "./rows.ts";
 import gradientText from "./softmax_gradient.wgsl" with { type: "text" };
 import text from "./softmax.wgsl" with { type: "text" };
 
 function dispatches(target: Target, file: string, wgsl: string, tensors: Tensor[]): Dispatch[] {
   const columns = rowSize(tensors[0]);
-  const made = rowKernel(file, wgsl, target.capabilities, columns);
+  const types = tensors.map(({ dtype }) => dtype);
+  const made = heldRowKernel(file, wgsl, target.capabilities, columns, tensors.length - 1, types);
   return rowRanges(target, tensors).map((range) => ({
-    kernel: made,
+    kernel: made.kernel,
     windows: tensors.map((tensor) => windowOf(tensor, range)),
     uniforms: [range.count, rowValues(columns)],
-    workgroups: rowGrid(target.capabilities, range.count),
+    workgroups: made.grid(range.count),
     flops: 8 * range.count * columns,
-    bytes: 4 * tensors.length * range.count * columns,
+    bytes: range.count * columns * tensors.reduce((sum, { dtype }) => sum + bytesOf(dtype), 0),
   }));
 }
 

@@ -1,19 +1,28 @@
 {{PRELUDE}}
 struct Parameters { originX: u32, originY: u32, originZ: u32, rows: u32, values: u32 }
 @group(0) @binding(0) var<uniform> parameters: Parameters;
-@group(0) @binding(1) var<storage, read_write> y: array<Value>;
-@group(0) @binding(2) var<storage, read_write> dy: array<Value>;
-@group(0) @binding(3) var<storage, read_write> dx: array<Value>;
+{{storage 1 y {{VALUE}}}}
+{{storage 2 dy {{VALUE}}}}
+{{storage 3 dx {{VALUE}}}}
 
 @compute @workgroup_size({{THREADS}})
 fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index) local: u32) {
   let p = parameters;
-  let row = (workgroup.x + p.originX) * ROWS + local / LANES;
   let lane = local % LANES;
-  if (row >= p.rows) { return; }
-  let start = row * p.values;
-  var sum = Value(0.0);
-  for (var i = lane; i < p.values; i += LANES) { sum += y[start + i] * dy[start + i]; }
-  let d = sumOver(total(sum), lane);
-  for (var i = lane; i < p.values; i += LANES) { dx[start + i] = y[start + i] * (dy[start + i] - d); }
+  let first = firstRow(workgroup.x + p.originX, local);
+  for (var row = first; row < endRow(first, p.rows); row += 1u) {
+    let start = row * p.values;
+    var sum = Value(0.0);
+{{EACH}}
+    let y# = within(load_y(start + i#), 0.0, i#, p.values);
+    let g# = within(load_dy(start + i#), 0.0, i#, p.values);
+    sum += y# * g#;
+{{END}}
+    let d = sumOver(total(sum), lane);
+{{EACH}}
+[anew]    let y# = load_y(start + i#);
+[anew]    let g# = load_dy(start + i#);
+    {{STORE}}{ store_dx(start + i#, y# * (g# - d)); }
+{{END}}
+  }
 }

@@ -1,0 +1,137 @@
+/**
+ * Row kernels that hold a row in registers: every value is loaded once, which is what they cost where loads are slow.
+ *
+ * On software drivers with subgroups a subgroup takes several rows one after another, so that weights are loaded once for
+ * all of them, and sums over its lanes are made of broadcasts (a subgroupAdd costs four times as much there); on GPUs a
+ * workgroup of 64 has a row. Rows that are too long for registers are loaded anew for each pass, and so are all rows where
+ * a software driver has no subgroups: there a thread has a row.
+ *
+ * A text has `{{EACH}}` … `{{END}}` around what is done for each value of a lane, with `#` behind names of its own; it is
+ * repeated with numbers, or becomes a loop. Lines that begin with `[held]` are for the first form only, with `[anew]` for
+ * the second.
+ * @module
+ */
+
+import type { Capabilities } from "../gpu/capabilities.ts";
+import { ceilDivide, type Kernel, kernel } from "../graph/dispatch.ts";
+import type { DataType } from "../graph/tensor.ts";
+
+/** Values (vec4) of one tensor that a lane holds at most: 24 of them compile in less than a second, 48 in several. */
+const mostHeld = 24;
+/** Rows that a subgroup takes one after another. */
+const rowsInTurn = 8;
+/** Threads of a workgroup that has a row of its own, or whose threads have. */
+const [threadsOfRow, threadsWithRows] = [64, 8];
+
+/** How rows are shared out. */
+interface Form {
+  /** Threads that share a row. */
+  readonly lanes: number;
+  readonly threads: number;
+  /** Rows that those threads take one after another. */
+  readonly rows: number;
+  /** Elements of a value: 4 or 1. */
+  readonly width: number;
+  /** Values of a row that a lane holds; 0 if it holds none. */
+  readonly held: number;
+}
+
+function formOf({ type, subgroupSize }: Capabilities, rowElements: number, tensorsHeld: number): Form {
+  const width = rowElements % 4 === 0 ? 4 : 1;
+  const most = Math.floor(mostHeld / tensorsHeld);
+  const onGPU = type === "gpu";
+  const lanes = onGPU ? threadsOfRow : subgroupSize;
+  const each = ceilDivide(rowElements / width, lanes);
+  if (onGPU) return { lanes, threads: lanes, rows: 1, width, held: each <= most ? each : 0 };
+  if (lanes >= 4 && lanes <= 64 && each <= most) return { lanes, threads: lanes, rows: rowsInTurn, width, held: each };
+  return { lanes: 1, threads: threadsWithRows, rows: 1, width, held: 0 };
+}
+
+function reduction(lanes: number, onGPU: boolean): string {
+  if (lanes === 1) return "fn sumOver(x: f32, lane: u32) -> f32 { return x; }\nfn maxOver(x: f32, lane: u32) -> f32 { return x; }";
+  if (!onGPU) {
+    const over = (name: string, combine: (a: string, b: string) => string) => {
+      let parts = Array.from({ length: lanes }, (_, i) => `subgroupBroadcast(x, ${i}u)`);
+      while (parts.length > 1) {
+        parts = Array.from({ length: parts.length / 2 }, (_, i) => combine(parts[2 * i], parts[2 * i + 1]));
+      }
+      return `fn ${name}(x: f32, lane: u32) -> f32 { return ${parts[0]}; }`;
+    };
+    return [over("sumOver", (a, b) => `(${a} + ${b})`), over("maxOver", (a, b) => `max(${a}, ${b})`)].join("\n");
+  }
+  const over = (name: string, combined: string) => `fn ${name}(x: f32, lane: u32) -> f32 {
+  shared_[lane] = x;
+  workgroupBarrier();
+  for (var stride = ${lanes / 2}u; stride > 0u; stride >>= 1u) {
+    if (lane < stride) { let a = shared_[lane]; let b = shared_[lane + stride]; shared_[lane] = ${combined}; }
+    workgroupBarrier();
+  }
+  let result = shared_[0];
+  workgroupBarrier();
+  return result;
+}`;
+  return [`var<workgroup> shared_: array<f32, ${lanes}>;`, over("sumOver", "a + b"), over("maxOver", "max(a, b)")].join("\n");
+}
+
+function prelude({ lanes, rows, width }: Form, ragged: boolean, onGPU: boolean): string {
+  const wide = width === 4;
+  return `alias Value = ${wide ? "vec4f" : "f32"};
+const LANES = ${lanes}u;
+fn total(v: Value) -> f32 { return ${wide ? "(v.x + v.y) + (v.z + v.w)" : "v"}; }
+fn largest(v: Value) -> f32 { return ${wide ? "max(max(v.x, v.y), max(v.z, v.w))" : "v"}; }
+// Value i of a row, or what stands in for it behind the row's end.
+fn within(v: Value, other: f32, i: u32, values: u32) -> Value { return ${
+    ragged ? "select(Value(other), v, i < values)" : "v"
+  }; }
+fn firstRow(group: u32, local: u32) -> u32 { return group * ${lanes === 1 ? threadsWithRows : rows}u + local / LANES; }
+fn endRow(first: u32, rows: u32) -> u32 { return min(first + ${rows}u, rows); }
+${reduction(lanes, onGPU)}
+`;
+}
+
+/** Repeats, or makes loops of, what stands between `{{EACH}}` and `{{END}}`. */
+function expand(text: string, { held }: Form, ragged: boolean): string {
+  const [own, other] = held > 0 ? ["[held]", "[anew]"] : ["[anew]", "[held]"];
+  let declared = false;
+  return text.replaceAll(/\{\{EACH\}\}\n([^]*?)\{\{END\}\}\n/g, (_, block: string) => {
+    const lines = block.split("\n").filter((line) => line !== "" && !line.startsWith(other))
+      .map((line) => line.replace(own, ""));
+    if (lines.length === 0) return "";
+    const guard = ragged && held > 0 ? "if (i# < p.values) " : "";
+    const body = lines.join("\n").replaceAll("{{STORE}}", guard);
+    if (held === 0) return `for (var i = lane; i < p.values; i += LANES) {\n${body.replaceAll("#", "")}\n}\n`;
+    const first = declared ? "" : "  let i# = lane + #u * LANES;\n";
+    declared = true;
+    return Array.from({ length: held }, (_, k) => `${first}${body}\n`.replaceAll("#", `${k}`)).join("");
+  });
+}
+
+/**
+ * A row kernel and its grid over `rows` rows: `{{PRELUDE}}` of the text becomes types and reductions, `{{THREADS}}` the
+ * workgroup size, `{{VALUE}}` the type of what is loaded. Rows whose size is no multiple of four are read element by element.
+ *
+ * @param tensorsHeld of how many tensors (at a time) a lane holds its values of a row
+ */
+export function heldRowKernel(
+  file: string,
+  text: string,
+  capabilities: Capabilities,
+  rowElements: number,
+  tensorsHeld: number,
+  types: readonly (DataType | undefined)[],
+): { kernel: Kernel; grid: (rows: number) => [number, number, number] } {
+  const form = formOf(capabilities, rowElements, tensorsHeld);
+  const { lanes, threads, rows, width, held } = form;
+  const onGPU = capabilities.type === "gpu";
+  const ragged = rowElements / width % lanes !== 0;
+  const made = kernel(file, expand(text, form, ragged), {
+    PRELUDE: prelude(form, ragged, onGPU),
+    THREADS: threads,
+    VALUE: width === 4 ? "vec4f" : "f32",
+  }, types);
+  const perGroup = lanes === 1 ? threads : rows;
+  return {
+    kernel: { ...made, variant: `lanes=${lanes} held=${held} ${made.variant}`.trim() },
+    grid: (count) => [ceilDivide(count, perGroup), 1, 1],
+  };
+}
