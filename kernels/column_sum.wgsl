@@ -1,34 +1,47 @@
 struct Parameters {
   originX: u32, originY: u32, originZ: u32,
-  rows: u32, columns: u32, blockRows: u32, blockStart: u32, accumulate: u32,
+  rows: u32, columns: u32, blockRows: u32, blockStart: u32, accumulate: u32, split: u32,
 }
 @group(0) @binding(0) var<uniform> parameters: Parameters;
-@group(0) @binding(1) var<storage, read_write> x: array<{{TYPE}}>;
-@group(0) @binding(2) var<storage, read_write> sum: array<{{TYPE}}>;
+{{storage 1 x {{TYPE}}}}
+{{storage 2 sum {{TYPE}}}}
+{{storage 3 more {{TYPE}}}}
+const LANES = {{LANES}}u;
 
-// Thread: one column (of vectors) of one block of rows.
-@compute @workgroup_size(32)
+// The sums of columns from `split` on go into another tensor.
+fn put(block: u32, column: u32, total: {{TYPE}}) {
+  let p = parameters;
+  if (column >= p.columns) { return; }
+  if (column >= p.split) {
+    let index = column - p.split;
+    if (p.accumulate != 0u) { store_more(index, load_more(index) + total); } else { store_more(index, total); }
+  } else {
+    let index = block * p.columns + column;
+    if (p.accumulate != 0u) { store_sum(index, load_sum(index) + total); } else { store_sum(index, total); }
+  }
+}
+
+// Thread: columns (of vectors) of one block of rows.
+@compute @workgroup_size({{LANES}})
 fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_id) local: vec3u) {
   let p = parameters;
   let group = workgroup + vec3u(p.originX, p.originY, p.originZ);
-  let column = group.x * 32u + local.x;
-  if (column >= p.columns) { return; }
+  let column = group.x * {{COLUMNS}}u + local.x;
   let first = group.y * p.blockRows;
   let end = min(first + p.blockRows, p.rows);
-  var s0 = {{TYPE}}(0.0);
-  var s1 = {{TYPE}}(0.0);
-  var s2 = {{TYPE}}(0.0);
-  var s3 = {{TYPE}}(0.0);
-  var row = first;
-  for (; row + 4u <= end; row += 4u) {
+{{EACH}}
+  var s# = {{TYPE}}(0.0);
+{{END}}
+  for (var row = first; row < end; row += {{STEP}}u) {
     let i = row * p.columns + column;
-    s0 += x[i];
-    s1 += x[i + p.columns];
-    s2 += x[i + 2u * p.columns];
-    s3 += x[i + 3u * p.columns];
+{{EACH}}
+[columns]    s# += load_x(i + #u * LANES);
+[rows]    if (row + #u < end) { s# += load_x(i + #u * p.columns); }
+{{END}}
   }
-  for (; row < end; row += 1u) { s0 += x[row * p.columns + column]; }
-  let total = (s0 + s1) + (s2 + s3);
-  let index = (p.blockStart + group.y) * p.columns + column;
-  if (p.accumulate != 0u) { sum[index] += total; } else { sum[index] = total; }
+  let block = p.blockStart + group.y;
+{{EACH}}
+[columns]  put(block, column + #u * LANES, s#);
+{{END}}
+[rows]  put(block, column, (s0 + s1) + (s2 + s3));
 }

@@ -8,13 +8,14 @@
  *
  * A text has `{{EACH}}` … `{{END}}` around what is done for each value of a lane, with `#` behind names of its own; it is
  * repeated with numbers, or becomes a loop. Lines that begin with `[held]` are for the first form only, with `[anew]` for
- * the second.
+ * the second. `{{STORE i#}}` stands before a store.
  * @module
  */
 
 import type { Capabilities } from "../gpu/capabilities.ts";
 import { ceilDivide, type Kernel, kernel } from "../graph/dispatch.ts";
 import type { DataType } from "../graph/tensor.ts";
+import { unroll, withTag } from "./unroll.ts";
 
 /** Values (vec4) of one tensor that a lane holds at most: 24 of them compile in less than a second, 48 in several. */
 const mostHeld = 24;
@@ -91,19 +92,13 @@ ${reduction(lanes, onGPU)}
 
 /** Repeats, or makes loops of, what stands between `{{EACH}}` and `{{END}}`. */
 function expand(text: string, { held }: Form, ragged: boolean): string {
-  const [own, other] = held > 0 ? ["[held]", "[anew]"] : ["[anew]", "[held]"];
-  let declared = false;
-  return text.replaceAll(/\{\{EACH\}\}\n([^]*?)\{\{END\}\}\n/g, (_, block: string) => {
-    const lines = block.split("\n").filter((line) => line !== "" && !line.startsWith(other))
-      .map((line) => line.replace(own, ""));
-    if (lines.length === 0) return "";
-    const guard = ragged && held > 0 ? "if (i# < p.values) " : "";
-    const body = lines.join("\n").replaceAll("{{STORE}}", guard);
-    if (held === 0) return `for (var i = lane; i < p.values; i += LANES) {\n${body.replaceAll("#", "")}\n}\n`;
-    const first = declared ? "" : "  let i# = lane + #u * LANES;\n";
-    declared = true;
-    return Array.from({ length: held }, (_, k) => `${first}${body}\n`.replaceAll("#", `${k}`)).join("");
-  });
+  if (held > 0) {
+    const numbered = text.replace("{{EACH}}\n", "{{EACH}}\n  let i# = lane + #u * LANES;\n");
+    return unroll(numbered, held, "held").replaceAll(/\{\{STORE (\w+)\}\}/g, ragged ? "if ($1 < p.values) " : "");
+  }
+  return withTag(text, "anew").replaceAll("{{EACH}}\n{{END}}\n", "")
+    .replaceAll("{{EACH}}", "for (var i = lane; i < p.values; i += LANES) {").replaceAll("{{END}}", "}")
+    .replaceAll("#", "").replaceAll(/\{\{STORE \w+\}\}/g, "");
 }
 
 /**

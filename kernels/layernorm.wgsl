@@ -36,7 +36,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
 [anew]    let d# = load_x(start + i#) - mu;
 [anew]    let weight# = load_weight(i#);
 [anew]    let bias# = load_bias(i#);
-    {{STORE}}{ store_y(start + i#, d# * r * weight# + bias#); }
+    {{STORE i#}}{ store_y(start + i#, d# * r * weight# + bias#); }
 {{END}}
     if (lane == 0u) {
       store_mean(row, mu);

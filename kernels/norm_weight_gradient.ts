@@ -4,10 +4,10 @@
  * @module
  */
 
-import { ceilDivide, kernel, rowRanges, windowOf } from "../graph/dispatch.ts";
+import { ceilDivide, rowRanges, windowOf } from "../graph/dispatch.ts";
 import type { OpDefinition } from "../graph/graph.ts";
-import { rowCount, rowSize } from "../graph/tensor.ts";
-import { blockCount, blockRows, sumPartials } from "./column_sum.ts";
+import { bytesOf, rowCount, rowSize } from "../graph/tensor.ts";
+import { blockCount, blockRows, columnKernel, sumPartials } from "./column_sum.ts";
 import text from "./norm_weight_gradient.wgsl" with { type: "text" };
 
 /**
@@ -17,36 +17,34 @@ import text from "./norm_weight_gradient.wgsl" with { type: "text" };
 export const normWeightGradient: OpDefinition<{ readonly centered: boolean }> = {
   name: "normWeightGradient",
   infer([x], { centered }) {
-    const partials = { shape: [blockCount(rowCount(x)), rowSize(x)] };
-    const sum = { shape: [rowSize(x)] };
-    return centered ? [sum, sum, partials, partials] : [sum, partials];
+    const sums = Array.from({ length: centered ? 2 : 1 }, () => ({ shape: [rowSize(x)] }));
+    return [...sums, { shape: [blockCount(rowCount(x)), sums.length * rowSize(x)], dtype: "f32" }];
   },
   lower({ inputs, outputs, attributes: { centered } }, target) {
     const [x, dy] = [inputs[0], inputs[inputs.length - 1]];
     const rstd = inputs[inputs.length - 2];
     const mean = centered ? inputs[1] : undefined;
-    const [dw, db, weightPartials, biasPartials] = centered ? outputs : [outputs[0], undefined, outputs[1], undefined];
+    const [sums, partials] = [outputs.slice(0, -1), outputs[outputs.length - 1]];
     const columns = rowSize(x);
-    const wide = columns % 4 === 0;
-    const values = wide ? columns / 4 : columns;
+    const values = columns % 4 === 0 ? columns / 4 : columns;
+    const types = [x.dtype, undefined, undefined, dy.dtype];
+    const made = columnKernel("kernels/norm_weight_gradient.wgsl", text, target.capabilities, columns, 4, types);
     return [
       ...rowRanges(target, [x, dy]).map((range) => ({
-        kernel: kernel("kernels/norm_weight_gradient.wgsl", text, { TYPE: wide ? "vec4f" : "f32" }),
+        kernel: made.kernel,
         windows: [
           windowOf(x, range),
           mean && windowOf(mean, range),
           windowOf(rstd, range),
           windowOf(dy, range),
-          windowOf(weightPartials),
-          biasPartials && windowOf(biasPartials),
+          windowOf(partials),
         ],
         uniforms: [range.count, values, blockRows, range.start / blockRows, centered ? 1 : 0],
-        workgroups: [ceilDivide(values, 32), ceilDivide(range.count, blockRows), 1] as const,
+        workgroups: [made.width, ceilDivide(range.count, blockRows), 1] as const,
         flops: 5 * range.count * columns,
-        bytes: 8 * range.count * columns,
+        bytes: (bytesOf(x.dtype) + bytesOf(dy.dtype)) * range.count * columns,
       })),
-      sumPartials(weightPartials, dw, true),
-      ...(db && biasPartials ? [sumPartials(biasPartials, db, true)] : []),
+      sumPartials(target, partials, sums, true),
     ];
   },
 };

@@ -25,7 +25,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
 {{EACH}}
 [anew]    let x# = load_x(start + i#);
 [anew]    let weight# = load_weight(i#);
-    {{STORE}}{ store_y(start + i#, x# * r * weight#); }
+    {{STORE i#}}{ store_y(start + i#, x# * r * weight#); }
 {{END}}
     if (lane == 0u) { store_rstd(row, r); }
   }

@@ -32,7 +32,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
 [anew]    let n# = load_x(start + i#) * r;
     var d# = (g# - n# * meanGX) * r;
     if (p.addend != 0u) { d# += load_addend(start + i#); }
-    {{STORE}}{ store_dx(start + i#, d#); }
+    {{STORE i#}}{ store_dx(start + i#, d#); }
 {{END}}
   }
 }

@@ -26,7 +26,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
     let z = 1.0 / sumOver(total(sum), lane);
 {{EACH}}
 [anew]    let e# = exp(load_x(start + i#) - m);
-    {{STORE}}{ store_y(start + i#, e# * z); }
+    {{STORE i#}}{ store_y(start + i#, e# * z); }
 {{END}}
   }
 }

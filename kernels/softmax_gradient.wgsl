@@ -22,7 +22,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
 {{EACH}}
 [anew]    let y# = load_y(start + i#);
 [anew]    let g# = load_dy(start + i#);
-    {{STORE}}{ store_dx(start + i#, y# * (g# - d)); }
+    {{STORE i#}}{ store_dx(start + i#, y# * (g# - d)); }
 {{END}}
   }
 }
