@@ -2,17 +2,19 @@
  * AdamW (Loshchilov and Hutter, "Decoupled Weight Decay Regularization", 2019), as torch.optim.AdamW computes it, over
  * flat banks of parameters; with the clipping of the global gradient norm folded in:
  *
- * g *= min(1, clip / (norm + 1e-6)); p *= 1 - lr decay; m = β1 m + (1 - β1) g; v = β2 v + (1 - β2) g²;
+ * g *= scale min(1, clip / (norm scale + 1e-6)); p *= 1 - lr decay; m = β1 m + (1 - β1) g; v = β2 v + (1 - β2) g²;
  * p -= lr / (1 - β1ᵗ) m / (√v / √(1 - β2ᵗ) + ε); then g = 0, ready for the next step's sums.
  *
- * If the norm is not finite, nothing is changed. 28 bytes an element.
+ * If the norm is not finite, only gradients are zeroed, and the step is counted as skipped. `scale` undoes what the loss was
+ * multiplied by. 32 bytes an element, and 2 more for a copy of the weights in half precision.
  * @module
  */
 
 import type { OpDefinition } from "../graph/graph.ts";
-import { elementCount } from "../graph/tensor.ts";
-import { elementwiseRuns } from "./elementwise.ts";
+import { bytesOf, type DataType, elementCount } from "../graph/tensor.ts";
 import text from "./adamw.wgsl" with { type: "text" };
+import { elementwiseRuns } from "./elementwise.ts";
+import { withTag } from "./unroll.ts";
 
 /** Places in the tensor of hyper-parameters, f32 [16]. */
 export const hyperSlots = {
@@ -26,6 +28,7 @@ export const hyperSlots = {
   clip: 7,
   oneMinusBeta1: 8,
   oneMinusBeta2: 9,
+  gradientScale: 10,
 } as const;
 
 /** What the optimizer is told for one step. */
@@ -39,11 +42,13 @@ export interface AdamWStep {
   readonly clip: number;
   /** Counts from 1: the step being taken. */
   readonly step: number;
+  /** What gradients are multiplied by first: 1 / (what the loss was multiplied by); 1 if left out. */
+  readonly gradientScale?: number;
 }
 
 /** Writes a step's hyper-parameters, corrections computed in double precision. */
 export function fillHyper(target: Float32Array, options: AdamWStep): void {
-  const { learningRate, beta1, beta2, epsilon, weightDecay, clip, step } = options;
+  const { learningRate, beta1, beta2, epsilon, weightDecay, clip, step, gradientScale = 1 } = options;
   target[hyperSlots.learningRate] = learningRate;
   target[hyperSlots.beta1] = beta1;
   target[hyperSlots.beta2] = beta2;
@@ -54,31 +59,45 @@ export function fillHyper(target: Float32Array, options: AdamWStep): void {
   target[hyperSlots.clip] = clip;
   target[hyperSlots.oneMinusBeta1] = 1 - beta1;
   target[hyperSlots.oneMinusBeta2] = 1 - beta2;
+  target[hyperSlots.gradientScale] = gradientScale;
 }
 
 /** Constants. */
 export interface AdamWAttributes {
   /** Elements from the first on that decay; a multiple of four. */
   readonly decayed: number;
-  /** Where in the weights, and in the gradients, the elements begin that the moments are of: multiples of 64. */
+  /** Where in the weights, and in the gradients, the elements begin that the moments are of: multiples of 128. */
   readonly weightsStart: number;
   readonly gradientsStart: number;
+  /** A copy of the weights in another type is written: its type, its elements, and where in it they begin. */
+  readonly copy?: { readonly dtype: DataType; readonly elements: number; readonly start: number };
+  /** This op, of all of a step, counts a step that is skipped. */
+  readonly countsSkips?: boolean;
 }
 
 /**
- * Inputs `[weights, gradients, m, v, hyper, sumOfSquares]`, outputs `[weights, gradients, m, v]`, in place: flat tensors;
- * of weights and gradients as many elements are touched as there are moments.
+ * Inputs `[weights, gradients, m, v, hyper, norm]`, outputs `[weights, gradients, m, v, copy?]`, the first four in place: flat
+ * tensors; of weights and gradients as many elements are touched as there are moments. norm f32 [2]: the sum of the squares of
+ * all gradients, and the number of steps skipped.
  */
 export const adamw: OpDefinition<AdamWAttributes> = {
   name: "adamw",
-  infer: (inputs) => inputs.slice(0, 4).map(({ shape }) => ({ shape })),
-  lower({ inputs: [weights, gradients, m, v, ...others], attributes }, target) {
-    const { decayed, weightsStart, gradientsStart } = attributes;
-    const tensors = [[weights, weightsStart], [gradients, gradientsStart], [m, 0], [v, 0]] as const;
-    return elementwiseRuns(target, "kernels/adamw.wgsl", text, tensors, elementCount(m), {
+  infer: (inputs, { copy }) => [
+    ...inputs.slice(0, 4).map(({ shape }) => ({ shape })),
+    ...(copy ? [{ shape: [copy.elements], dtype: copy.dtype }] : []),
+  ],
+  lower({ inputs: [weights, gradients, m, v, hyper, norm], outputs, attributes }, target) {
+    const { decayed, weightsStart, gradientsStart, copy, countsSkips } = attributes;
+    const copied = copy ? [[outputs[4], copy.start] as const] : [];
+    const tensors = [[weights, weightsStart], [gradients, gradientsStart], [m, 0], [v, 0], ...copied] as const;
+    return elementwiseRuns(target, "kernels/adamw.wgsl", withTag(text, copy ? "copy" : ""), tensors, elementCount(m), {
       flops: 20,
-      uniforms: ({ start, count }) => [Math.ceil(Math.min(Math.max(0, decayed - start), count) / 4)],
-      others,
+      bytes: 32 + (copy ? bytesOf(copy.dtype) : 0),
+      uniforms: ({ start, count }) => [
+        Math.ceil(Math.min(Math.max(0, decayed - start), count) / 4),
+        countsSkips && start === 0 ? 1 : 0,
+      ],
+      before: [hyper, norm],
     });
   },
 };

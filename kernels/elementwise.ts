@@ -23,8 +23,10 @@ export interface ElementwiseOptions {
   readonly flops: number;
   /** Uniforms behind the count of vec4, of a range of elements. */
   readonly uniforms?: (range: RowRange) => readonly number[];
-  /** Tensors bound whole behind the others. */
-  readonly others?: readonly Tensor[];
+  /** Tensors bound whole before the others. */
+  readonly before?: readonly Tensor[];
+  /** Bytes read and written for each element; those of each tensor once if left out. */
+  readonly bytes?: number;
 }
 
 function dispatch(
@@ -33,16 +35,16 @@ function dispatch(
   windows: readonly Window[],
   range: RowRange,
   count: number,
-  { flops, uniforms, others = [] }: ElementwiseOptions,
+  { flops, uniforms, before = [], bytes }: ElementwiseOptions,
 ): Dispatch {
   const vectors = ceilDivide(count, 4);
   return {
-    kernel: kernel(file, text, {}, [...windows.map(({ tensor }) => tensor.dtype), ...others.map(({ dtype }) => dtype)]),
-    windows: [...windows, ...others.map((tensor) => windowOf(tensor))],
+    kernel: kernel(file, text, {}, [...before, ...windows.map(({ tensor }) => tensor)].map(({ dtype }) => dtype)),
+    windows: [...before.map((tensor) => windowOf(tensor)), ...windows],
     uniforms: [vectors, ...(uniforms?.(range) ?? [])],
     workgroups: [ceilDivide(vectors, threads), 1, 1],
     flops: flops * count,
-    bytes: count * windows.reduce((sum, { tensor }) => sum + bytesOf(tensor.dtype), 0),
+    bytes: count * (bytes ?? windows.reduce((sum, { tensor }) => sum + bytesOf(tensor.dtype), 0)),
   };
 }
 
@@ -60,7 +62,7 @@ export function elementwise(
   });
 }
 
-/** The same for `count` elements that begin at a place of its own in each tensor, a multiple of 64. */
+/** The same for `count` elements that begin at a place of its own in each tensor, a multiple of 128. */
 export function elementwiseRuns(
   target: Target,
   file: string,

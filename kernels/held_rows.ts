@@ -15,6 +15,7 @@
 import type { Capabilities } from "../gpu/capabilities.ts";
 import { ceilDivide, type Kernel, kernel } from "../graph/dispatch.ts";
 import type { DataType } from "../graph/tensor.ts";
+import { reductions } from "./reductions.ts";
 import { unroll, withTag } from "./unroll.ts";
 
 /** Values (vec4) of one tensor that a lane holds at most: 24 of them compile in less than a second, 48 in several. */
@@ -48,32 +49,6 @@ function formOf({ type, subgroupSize }: Capabilities, rowElements: number, tenso
   return { lanes: 1, threads: threadsWithRows, rows: 1, width, held: 0 };
 }
 
-function reduction(lanes: number, onGPU: boolean): string {
-  if (lanes === 1) return "fn sumOver(x: f32, lane: u32) -> f32 { return x; }\nfn maxOver(x: f32, lane: u32) -> f32 { return x; }";
-  if (!onGPU) {
-    const over = (name: string, combine: (a: string, b: string) => string) => {
-      let parts = Array.from({ length: lanes }, (_, i) => `subgroupBroadcast(x, ${i}u)`);
-      while (parts.length > 1) {
-        parts = Array.from({ length: parts.length / 2 }, (_, i) => combine(parts[2 * i], parts[2 * i + 1]));
-      }
-      return `fn ${name}(x: f32, lane: u32) -> f32 { return ${parts[0]}; }`;
-    };
-    return [over("sumOver", (a, b) => `(${a} + ${b})`), over("maxOver", (a, b) => `max(${a}, ${b})`)].join("\n");
-  }
-  const over = (name: string, combined: string) => `fn ${name}(x: f32, lane: u32) -> f32 {
-  shared_[lane] = x;
-  workgroupBarrier();
-  for (var stride = ${lanes / 2}u; stride > 0u; stride >>= 1u) {
-    if (lane < stride) { let a = shared_[lane]; let b = shared_[lane + stride]; shared_[lane] = ${combined}; }
-    workgroupBarrier();
-  }
-  let result = shared_[0];
-  workgroupBarrier();
-  return result;
-}`;
-  return [`var<workgroup> shared_: array<f32, ${lanes}>;`, over("sumOver", "a + b"), over("maxOver", "max(a, b)")].join("\n");
-}
-
 function prelude({ lanes, rows, width }: Form, ragged: boolean, onGPU: boolean): string {
   const wide = width === 4;
   return `alias Value = ${wide ? "vec4f" : "f32"};
@@ -86,7 +61,7 @@ fn within(v: Value, other: f32, i: u32, values: u32) -> Value { return ${
   }; }
 fn firstRow(group: u32, local: u32) -> u32 { return group * ${lanes === 1 ? threadsWithRows : rows}u + local / LANES; }
 fn endRow(first: u32, rows: u32) -> u32 { return min(first + ${rows}u, rows); }
-${reduction(lanes, onGPU)}
+${reductions(lanes, onGPU)}
 `;
 }
 

@@ -1,22 +1,25 @@
 /**
  * Sum of squares over any number of tensors, for the global gradient norm: `sum[0] = Σ x²`.
  *
- * Two stages: a partial per 4,096 elements, then their sum, both in a fixed order. 4 bytes an element. Padding behind a
- * tensor's last element must be zero, as it is in banks.
+ * Two stages, both in a fixed order: a partial per 4,096 elements, in one dispatch for as many pieces of memory as a kernel
+ * can bind, then their sum. 4 bytes an element. Padding behind a tensor's last element must be zero, as it is in banks.
  * @module
  */
 
-import { ceilDivide, kernel, rowRanges, windowOf } from "../graph/dispatch.ts";
+import { ceilDivide, type Dispatch, kernel, rowRanges, type Target, type Window, windowOf } from "../graph/dispatch.ts";
 import { clip, type Run } from "../graph/collective.ts";
 import type { OpDefinition } from "../graph/graph.ts";
-import { elementCount, rowSize } from "../graph/tensor.ts";
+import { bytesOf, elementCount, rowSize, type Tensor } from "../graph/tensor.ts";
+import { reductions } from "./reductions.ts";
 import text from "./sum_of_squares.wgsl" with { type: "text" };
 import { sumAll } from "./sum_rows.ts";
+import { unroll } from "./unroll.ts";
 
-const vectorsPerThread = 16;
-const elementsPerGroup = 64 * 4 * vectorsPerThread;
+const elementsPerGroup = 4096;
 /** A tensor may be cut into this many more pieces than its size asks for. */
 const sparePartials = 8;
+/** Pieces that one dispatch takes at most: with more, the loads of all of them take long to compile. */
+const mostPieces = 7;
 
 /** Constants. */
 export interface SumOfSquaresAttributes {
@@ -24,7 +27,37 @@ export interface SumOfSquaresAttributes {
   readonly runs?: readonly (readonly Run[])[];
 }
 
-/** Inputs: the tensors. Outputs `[sum [1], partials]`. */
+/** The dispatch that sums pieces of tensors into partials from `first` on. */
+function stage({ capabilities }: Target, pieces: readonly Window[], partials: Tensor, first: number): Dispatch {
+  const { type, subgroupSize } = capabilities;
+  const inSubgroup = type === "cpu" && subgroupSize >= 4 && subgroupSize <= 64;
+  const lanes = inSubgroup ? subgroupSize : 64;
+  const types = [partials, ...pieces.map(({ tensor }) => tensor)].map(({ dtype }) => dtype);
+  const made = kernel("kernels/sum_of_squares.wgsl", unroll(text, pieces.length, ""), {
+    TENSORS: ["{{storage 1 partials f32}}", ...pieces.map((_, i) => `{{storage ${i + 2} x${i} vec4f}}`)].join("\n"),
+    REDUCTIONS: reductions(lanes, !inSubgroup),
+    LANES: lanes,
+    VECTORS: elementsPerGroup / 4,
+  }, types);
+  const uniforms = [first];
+  let groups = 0;
+  for (const { length } of pieces) {
+    const own = ceilDivide(length, elementsPerGroup);
+    uniforms.push(ceilDivide(length, 4), groups, own);
+    groups += own;
+  }
+  const elements = pieces.reduce((sum, { length }) => sum + length, 0);
+  return {
+    kernel: made,
+    windows: [windowOf(partials), ...pieces],
+    uniforms,
+    workgroups: [groups, 1, 1],
+    flops: 2 * elements,
+    bytes: pieces.reduce((sum, { tensor, length }) => sum + bytesOf(tensor.dtype) * length, 0),
+  };
+}
+
+/** Inputs: the tensors. Outputs `[sum, partials]`: sum is f32 [2], of which only the first is written. */
 export const sumOfSquares: OpDefinition<SumOfSquaresAttributes> = {
   name: "sumOfSquares",
   infer(inputs, { runs }) {
@@ -32,30 +65,23 @@ export const sumOfSquares: OpDefinition<SumOfSquaresAttributes> = {
       const spare = sparePartials * (1 + (runs?.[i].length ?? 0));
       return sum + ceilDivide(elementCount(x), elementsPerGroup) + spare;
     }, 0);
-    return [{ shape: [1] }, { shape: [Math.ceil(partials / 4) * 4] }];
+    return [{ shape: [2] }, { shape: [Math.ceil(partials / 4) * 4] }];
   },
   lower({ inputs, outputs: [sum, partials], attributes: { runs } }, target) {
-    let used = 0;
-    const stages = inputs.flatMap((x, i) =>
+    const pieces = inputs.flatMap((x, i) =>
       rowRanges(target, [x]).flatMap(({ start, count }) => {
-        const part = { start, length: count };
+        const part = { start: start * rowSize(x), length: count * rowSize(x) };
         return runs ? clip(part, runs[i]) : [part];
-      }).map(({ start, length }) => {
-        const range = { start, count: length };
-        const elements = range.count * rowSize(x);
-        const groups = ceilDivide(elements, elementsPerGroup);
-        const firstPartial = used;
-        used += groups;
-        return {
-          kernel: kernel("kernels/sum_of_squares.wgsl", text),
-          windows: [windowOf(x, range), windowOf(partials)],
-          uniforms: [ceilDivide(elements, 4), firstPartial, vectorsPerThread],
-          workgroups: [groups, 1, 1] as const,
-          flops: 2 * elements,
-          bytes: 4 * elements,
-        };
-      })
+      }).map(({ start, length }): Window => ({ tensor: x, start, length }))
     );
+    const most = Math.min(mostPieces, target.capabilities.storageBuffers - 1);
+    const stages: Dispatch[] = [];
+    let used = 0;
+    for (let i = 0; i < pieces.length; i += most) {
+      const made = stage(target, pieces.slice(i, i + most), partials, used);
+      used += made.workgroups[0];
+      stages.push(made);
+    }
     if (used > elementCount(partials)) throw new Error(`sumOfSquares needs ${used} partials`);
     const last = sumAll(partials, sum, false);
     return [...stages, { ...last, uniforms: [used, 0] }];

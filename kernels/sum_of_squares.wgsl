@@ -1,27 +1,32 @@
-struct Parameters { originX: u32, originY: u32, originZ: u32, vectors: u32, firstPartial: u32, vectorsPerThread: u32 }
+struct Parameters {
+  originX: u32, originY: u32, originZ: u32, firstPartial: u32,
+{{EACH}}
+  vectors#: u32, firstGroup#: u32, groups#: u32,
+{{END}}
+}
 @group(0) @binding(0) var<uniform> parameters: Parameters;
-@group(0) @binding(1) var<storage, read_write> x: array<vec4f>;
-@group(0) @binding(2) var<storage, read_write> partials: array<f32>;
-var<workgroup> parts: array<f32, 64>;
+{{TENSORS}}
+const LANES = {{LANES}}u;
+{{REDUCTIONS}}
 
-@compute @workgroup_size(64)
-fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index) local: u32) {
+// Workgroup: the next vectors of one of the tensors. Branches that are not taken cost as much as those that are on
+// software drivers, loops of no turns do not.
+@compute @workgroup_size({{LANES}})
+fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index) lane: u32) {
   let p = parameters;
   let group = workgroup.x + p.originX;
-  let first = group * 64u * p.vectorsPerThread + local;
   var sum = vec4f(0.0);
-  for (var i = 0u; i < p.vectorsPerThread; i += 1u) {
-    let index = first + i * 64u;
-    if (index < p.vectors) {
-      let v = x[index];
-      sum += v * v;
-    }
+{{EACH}}
+  let group# = group - p.firstGroup#;
+  let end# = select(0u, min((group# + 1u) * {{VECTORS}}u, p.vectors#), group# < p.groups#);
+  for (var i = group# * {{VECTORS}}u + lane; i < end#; i += 4u * LANES) {
+    let a = load_x#(i);
+    let b = select(vec4f(0.0), load_x#(i + LANES), i + LANES < end#);
+    let c = select(vec4f(0.0), load_x#(i + 2u * LANES), i + 2u * LANES < end#);
+    let d = select(vec4f(0.0), load_x#(i + 3u * LANES), i + 3u * LANES < end#);
+    sum += (a * a + b * b) + (c * c + d * d);
   }
-  parts[local] = (sum.x + sum.y) + (sum.z + sum.w);
-  workgroupBarrier();
-  for (var stride = 32u; stride > 0u; stride >>= 1u) {
-    if (local < stride) { parts[local] += parts[local + stride]; }
-    workgroupBarrier();
-  }
-  if (local == 0u) { partials[p.firstPartial + group] = parts[0]; }
+{{END}}
+  let total = sumOver((sum.x + sum.y) + (sum.z + sum.w), lane);
+  if (lane == 0u) { store_partials(p.firstPartial + group, total); }
 }

@@ -201,13 +201,16 @@ function answersFor(parameter: Parameter, { tensor }: BankOptions): boolean {
   return parameter.split || tensor.index === 0;
 }
 
-/** Runs of a bank that count in the norm, were the bank not shared by data-parallel ranks. */
+/**
+ * Runs of a bank that count in the norm, were the bank not shared by data-parallel ranks: as few as can be. The padding behind
+ * a member is zero and counts along.
+ */
 function countedRuns(bank: BareBank, options: BankOptions): Run[] {
   const copies = options.tensor.size / options.keyValueHeads;
-  return bank.members.flatMap(({ parameter }, i) => {
+  const runs = bank.members.flatMap(({ parameter }, i): Run[] => {
     if (!answersFor(parameter, options) || parameter.name === options.tiedCopy) return [];
     const start = bank.offsets[i];
-    const length = elementCount(parameter);
+    const length = (bank.offsets[i + 1] ?? bank.length) - start;
     if (!parameter.alike || options.tensor.index % copies === 0) return [{ start, length }];
     const [row, rows] = parameter.alike;
     const width = rowSize(parameter);
@@ -216,6 +219,13 @@ function countedRuns(bank: BareBank, options: BankOptions): Run[] {
       length: length - (row + rows) * width,
     }].filter((run) => run.length > 0);
   });
+  const merged: Run[] = [];
+  for (const { start, length } of runs) {
+    const last = merged.pop();
+    if (last && last.start + last.length === start) merged.push({ start: last.start, length: last.length + length });
+    else merged.push(...(last ? [last] : []), { start, length });
+  }
+  return merged;
 }
 
 /**

@@ -49,12 +49,12 @@ export function addUpdate(builder: GraphBuilder, squares: Tensor, hyper: Tensor)
     const runs = shards.map(({ counted }) => counted);
     graph.add(sumOfSquares, shards.map(({ gradients }) => gradients), { runs }, { outputs: [squares] });
     if (layout.world > 1) {
-      graph.add(collective, [squares], { kind: "allReduce", group: "world" }, {
+      graph.add(collective, [squares], { kind: "allReduce", group: "world", start: 0, length: 1 }, {
         name: "all-reduce of the gradient norm",
         outputs: [squares],
       });
     }
-    for (const bank of banks) updateBank(builder, bank, hyper, squares);
+    banks.forEach((bank, i) => updateBank(builder, bank, hyper, squares, i === 0));
   });
 }
 
@@ -63,6 +63,7 @@ function updateBank(
   { name, weights, gradients, length, optimizer }: ParameterBank,
   hyper: Tensor,
   squares: Tensor,
+  countsSkips: boolean,
 ): void {
   const { owned, decayed, weightsStart, gradientsStart, firstMoment, secondMoment, ...shard } = optimizer!;
   const inHost = offload ? [["firstMoment", firstMoment], ["secondMoment", secondMoment]] as const : [];
@@ -71,7 +72,8 @@ function updateBank(
     graph.add(collective, [], attributes, { name: `fetch of the ${moment.name}`, outputs: [moment] });
   }
   const state = [shard.weights, shard.gradients, firstMoment, secondMoment];
-  graph.add(adamw, [...state, hyper, squares], { decayed, weightsStart, gradientsStart }, { outputs: state });
+  const attributes = { decayed, weightsStart, gradientsStart, countsSkips };
+  graph.add(adamw, [...state, hyper, squares], attributes, { outputs: state });
   for (const [kind, moment] of inHost) {
     graph.add(collective, [moment], { kind: "toHost", group: hostNames[kind](name) }, {
       name: `store of the ${moment.name}`,
