@@ -11,5 +11,6 @@ import text from "./accumulate.wgsl" with { type: "text" };
 export const accumulate: OpDefinition = {
   name: "accumulate",
   infer: ([, y]) => [{ shape: y.shape }],
-  lower: ({ inputs: [x, y] }, target) => elementwise(target, "kernels/accumulate.wgsl", text, [x, y], { flops: 1, bytes: 12 }),
+  lower: ({ inputs: [x, y] }, target) =>
+    elementwise(target, "kernels/accumulate.wgsl", text, [x, y], { flops: 1, bytes: 12 }),
 };

@@ -31,7 +31,7 @@ export function blockCount(rows: number): number {
 }
 
 /**
- * A kernel whose threads go down columns, and the grid's width for `columns`. On software drivers a thread has up to `most`
+ * A kernel whose threads go down columns, and the grid's width for `values` columns of vectors (`wide`) or numbers. On software drivers a thread has up to `most`
  * columns: more bytes lie side by side, which the cache rewards (2 to 4 times as fast with long rows). On GPUs it has one
  * column, and four rows at a time.
  */
@@ -39,12 +39,10 @@ export function columnKernel(
   file: string,
   text: string,
   { type, subgroupSize }: Capabilities,
-  columns: number,
+  { values, wide }: { readonly values: number; readonly wide: boolean },
   most: number,
   types: readonly (DataType | undefined)[],
 ): { kernel: Kernel; width: number } {
-  const wide = columns % 4 === 0;
-  const values = wide ? columns / 4 : columns;
   const onGPU = type === "gpu";
   const lanes = onGPU ? 64 : Math.max(8, subgroupSize);
   const each = onGPU ? 4 : Math.min(most, ceilDivide(values, lanes));
@@ -56,6 +54,12 @@ export function columnKernel(
     STEP: onGPU ? 4 : 1,
   }, types);
   return { kernel: made, width: ceilDivide(values, across) };
+}
+
+/** Columns as vectors, where they are a multiple of four. */
+export function vectors(columns: number): { readonly values: number; readonly wide: boolean } {
+  const wide = columns % 4 === 0;
+  return { values: wide ? columns / 4 : columns, wide };
 }
 
 /** What a stage sums: blocks of `size` rows of `x`. */
@@ -71,13 +75,14 @@ interface Stage {
 
 function stage({ capabilities }: Target, { x, sums, rows, columns, size, blockStart, accumulate }: Stage): Dispatch {
   const types = [x, ...sums].map(({ tensor }) => tensor.dtype);
-  const made = columnKernel("kernels/column_sum.wgsl", text, capabilities, columns, 8, types);
-  const values = columns % 4 === 0 ? columns / 4 : columns;
-  const split = sums.length > 1 ? values / sums.length : values;
+  // No vector may be of two sums.
+  const split = vectors(columns / sums.length);
+  const values = split.values * sums.length;
+  const made = columnKernel("kernels/column_sum.wgsl", text, capabilities, { ...split, values }, 8, types);
   return {
     kernel: made.kernel,
     windows: [x, sums[0], sums[1]],
-    uniforms: [rows, values, size, blockStart, accumulate ? 1 : 0, split],
+    uniforms: [rows, values, size, blockStart, accumulate ? 1 : 0, split.values],
     workgroups: [made.width, ceilDivide(rows, size), 1],
     flops: rows * columns,
     bytes: bytesOf(x.tensor.dtype) * rows * columns,

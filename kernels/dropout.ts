@@ -9,7 +9,7 @@
 
 import { ceilDivide, float, kernel, rowRanges, windowOf } from "../graph/dispatch.ts";
 import type { OpDefinition } from "../graph/graph.ts";
-import { rowSize } from "../graph/tensor.ts";
+import { bytesOf, rowSize } from "../graph/tensor.ts";
 import text from "./dropout.wgsl" with { type: "text" };
 
 const rotations = [13, 15, 26, 6, 17, 29, 16, 24];
@@ -46,12 +46,12 @@ export const dropout: OpDefinition<DropoutAttributes> = {
   lower({ inputs: [x, state], outputs: [y], attributes: { probability, site, firstRow = 0 } }, target) {
     const values = rowSize(x) / 4;
     return rowRanges(target, [x, y]).map((range) => ({
-      kernel: kernel("kernels/dropout.wgsl", text, { ROUNDS: rounds }),
+      kernel: kernel("kernels/dropout.wgsl", text, { ROUNDS: rounds }, [x.dtype, state.dtype, y.dtype]),
       windows: [windowOf(x, range), windowOf(state), windowOf(y, range)],
       uniforms: [values, firstRow + range.start, site, Math.floor(probability * 2 ** 32), float(1 / (1 - probability))],
       workgroups: [ceilDivide(values, 64), range.count, 1] as const,
       flops: 40 * range.count * rowSize(x),
-      bytes: 8 * range.count * rowSize(x),
+      bytes: 2 * bytesOf(x.dtype) * range.count * rowSize(x),
     }));
   },
 };

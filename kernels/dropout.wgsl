@@ -3,9 +3,9 @@ struct Parameters {
   values: u32, firstRow: u32, site: u32, threshold: u32, scale: f32,
 }
 @group(0) @binding(0) var<uniform> parameters: Parameters;
-@group(0) @binding(1) var<storage, read_write> x: array<vec4f>;
+{{storage 1 x vec4f}}
 @group(0) @binding(2) var<storage, read_write> state: array<u32>;
-@group(0) @binding(3) var<storage, read_write> y: array<vec4f>;
+{{storage 3 y vec4f}}
 
 fn rotate(x: u32, bits: u32) -> u32 { return (x << bits) | (x >> (32u - bits)); }
 
@@ -31,5 +31,5 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
   let b = threefry(key, vec2u(globalRow, 2u * column + 1u));
   let keep = vec4u(a, b) >= vec4u(p.threshold);
   let i = row * p.values + column;
-  y[i] = select(vec4f(0.0), x[i] * p.scale, keep);
+  store_y(i, select(vec4f(0.0), load_x(i) * p.scale, keep));
 }

@@ -61,7 +61,8 @@ export const embedding: OpDefinition<EmbeddingAttributes> = {
     const positions = rest.length > (start ? 1 : 0) ? rest[0] : undefined;
     const { type, values } = valuesOf(table);
     const { firstToken = 0, addPositions = true } = attributes;
-    const made = kernel("kernels/embedding.wgsl", text, { TYPE: type });
+    const types = [tokens, table, positions, start, x].map((tensor) => tensor?.dtype);
+    const made = kernel("kernels/embedding.wgsl", text, { TYPE: type }, types);
     return rowRanges(target, [x]).flatMap((range) =>
       rowRanges(target, [table]).map((rows) => ({
         kernel: made,
@@ -98,7 +99,8 @@ const embeddingGradient: OpDefinition<{ readonly shape: readonly number[]; reado
   infer: (_, { shape }) => [{ shape }],
   lower({ inputs: [tokens, order, runs, dx], outputs: [dTable], attributes: { firstToken } }, target) {
     const { type, values } = valuesOf(dTable);
-    const made = kernel("kernels/embedding_gradient.wgsl", gradientText, { TYPE: type });
+    const types = [tokens, order, runs, dx, dTable].map(({ dtype }) => dtype);
+    const made = kernel("kernels/embedding_gradient.wgsl", gradientText, { TYPE: type }, types);
     return rowRanges(target, [dx]).flatMap((range) =>
       rowRanges(target, [dTable]).map((rows) => ({
         kernel: made,
@@ -119,7 +121,7 @@ const positionGradient: OpDefinition<{ readonly sequenceLength: number; readonly
   lower({ inputs: [dx], outputs: [dPositions], attributes: { sequenceLength } }, target) {
     const { type, values } = valuesOf(dx);
     return rowRanges(target, [dx]).map((range) => ({
-      kernel: kernel("kernels/position_gradient.wgsl", positionText, { TYPE: type }),
+      kernel: kernel("kernels/position_gradient.wgsl", positionText, { TYPE: type }, [dx.dtype, dPositions.dtype]),
       windows: [windowOf(dx, range), windowOf(dPositions)],
       uniforms: [values, range.start, range.count, sequenceLength],
       workgroups: [ceilDivide(values, 32), sequenceLength, 1] as const,

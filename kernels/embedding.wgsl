@@ -5,10 +5,10 @@ struct Parameters {
 }
 @group(0) @binding(0) var<uniform> parameters: Parameters;
 @group(0) @binding(1) var<storage, read_write> tokens: array<u32>;
-@group(0) @binding(2) var<storage, read_write> table: array<{{TYPE}}>;
-@group(0) @binding(3) var<storage, read_write> positionTable: array<{{TYPE}}>;
+{{storage 2 table {{TYPE}}}}
+{{storage 3 positionTable {{TYPE}}}}
 @group(0) @binding(4) var<storage, read_write> start: array<u32>;
-@group(0) @binding(5) var<storage, read_write> x: array<{{TYPE}}>;
+{{storage 5 x {{TYPE}}}}
 
 // Thread: one vector of one row. Tokens outside the bound rows of the table belong to another dispatch, or to another
 // rank: then they give 0 here.
@@ -20,12 +20,12 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
   if (column >= p.values) { return; }
   let token = tokens[row] - p.tableStart;
   var value = {{TYPE}}(0.0);
-  if (token < p.tableRows) { value = table[token * p.values + column]; }
+  if (token < p.tableRows) { value = load_table(token * p.values + column); }
   else if (tokens[row] - p.ownStart < p.ownRows) { return; }
   if (p.positions != 0u) {
     var position = (p.firstRow + row) % p.sequenceLength;
     if (p.hasStart != 0u) { position += start[0]; }
-    value += positionTable[position * p.values + column];
+    value += load_positionTable(position * p.values + column);
   }
-  x[row * p.values + column] = value;
+  store_x(row * p.values + column, value);
 }

@@ -6,8 +6,8 @@ struct Parameters {
 @group(0) @binding(1) var<storage, read_write> tokens: array<u32>;
 @group(0) @binding(2) var<storage, read_write> order: array<u32>;
 @group(0) @binding(3) var<storage, read_write> runs: array<u32>;
-@group(0) @binding(4) var<storage, read_write> dx: array<{{TYPE}}>;
-@group(0) @binding(5) var<storage, read_write> dTable: array<{{TYPE}}>;
+{{storage 4 dx {{TYPE}}}}
+{{storage 5 dTable {{TYPE}}}}
 
 // Thread: one vector of the row of the table that a run of equal tokens belongs to.
 @compute @workgroup_size(32)
@@ -22,7 +22,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
   var sum = {{TYPE}}(0.0);
   for (var i = 0u; i < length; i += 1u) {
     let row = order[place + i] - p.firstRow;
-    if (row < p.rows) { sum += dx[row * p.values + column]; }
+    if (row < p.rows) { sum += load_dx(row * p.values + column); }
   }
-  dTable[token * p.values + column] += sum;
+  store_dTable(token * p.values + column, load_dTable(token * p.values + column) + sum);
 }

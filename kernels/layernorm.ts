@@ -1,8 +1,8 @@
 /**
  * Layer norm (Ba et al., 2016): `y = (x - mean) rstd w + b`, rstd = 1 / sqrt(variance + epsilon), over the last axis.
  *
- * x, y [.., C]; w, b [C]; mean, rstd [N]. The variance is that of x - mean. Row kernel; 8 N C flops, 8 N C bytes from
- * memory (the row is read three times, twice from the cache).
+ * x, y [.., C]; w, b [C]; mean, rstd [N]. The variance is that of x - mean. Row kernel; 8 N C flops, x is read
+ * and y written once (longer rows than registers hold are read three times, twice from the cache).
  * @module
  */
 
@@ -13,7 +13,7 @@ import { heldRowKernel } from "./held_rows.ts";
 import gradientText from "./layernorm_gradient.wgsl" with { type: "text" };
 import text from "./layernorm.wgsl" with { type: "text" };
 import { normWeightGradient } from "./norm_weight_gradient.ts";
-import { rowValues } from "./rows.ts";
+import { bytesPerColumn, rowValues } from "./rows.ts";
 
 /** Inputs `[x, w, b]`, outputs `[y, mean, rstd]`. */
 export const layernorm: OpDefinition<{ readonly epsilon: number }> = {
@@ -51,7 +51,7 @@ export const layernorm: OpDefinition<{ readonly epsilon: number }> = {
       uniforms: [range.count, rowValues(columns), float(columns), float(epsilon)],
       workgroups: made.grid(range.count),
       flops: 8 * range.count * columns,
-      bytes: 8 * range.count * columns,
+      bytes: bytesPerColumn([x, y]) * range.count * columns,
     }));
   },
 };
@@ -78,7 +78,7 @@ const layernormGradient: OpDefinition = {
       uniforms: [range.count, rowValues(columns), float(columns), addend ? 1 : 0],
       workgroups: made.grid(range.count),
       flops: 14 * range.count * columns,
-      bytes: 12 * range.count * columns,
+      bytes: bytesPerColumn(addend ? [x, dy, dx, addend] : [x, dy, dx]) * range.count * columns,
     }));
   },
 };

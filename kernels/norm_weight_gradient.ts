@@ -7,7 +7,7 @@
 import { ceilDivide, rowRanges, windowOf } from "../graph/dispatch.ts";
 import type { OpDefinition } from "../graph/graph.ts";
 import { bytesOf, rowCount, rowSize } from "../graph/tensor.ts";
-import { blockCount, blockRows, columnKernel, sumPartials } from "./column_sum.ts";
+import { blockCount, blockRows, columnKernel, sumPartials, vectors } from "./column_sum.ts";
 import text from "./norm_weight_gradient.wgsl" with { type: "text" };
 
 /**
@@ -26,9 +26,9 @@ export const normWeightGradient: OpDefinition<{ readonly centered: boolean }> = 
     const mean = centered ? inputs[1] : undefined;
     const [sums, partials] = [outputs.slice(0, -1), outputs[outputs.length - 1]];
     const columns = rowSize(x);
-    const values = columns % 4 === 0 ? columns / 4 : columns;
+    const across = vectors(columns);
     const types = [x.dtype, undefined, undefined, dy.dtype];
-    const made = columnKernel("kernels/norm_weight_gradient.wgsl", text, target.capabilities, columns, 4, types);
+    const made = columnKernel("kernels/norm_weight_gradient.wgsl", text, target.capabilities, across, 4, types);
     return [
       ...rowRanges(target, [x, dy]).map((range) => ({
         kernel: made.kernel,
@@ -39,7 +39,7 @@ export const normWeightGradient: OpDefinition<{ readonly centered: boolean }> = 
           windowOf(dy, range),
           windowOf(partials),
         ],
-        uniforms: [range.count, values, blockRows, range.start / blockRows, centered ? 1 : 0],
+        uniforms: [range.count, across.values, blockRows, range.start / blockRows, centered ? 1 : 0],
         workgroups: [made.width, ceilDivide(range.count, blockRows), 1] as const,
         flops: 5 * range.count * columns,
         bytes: (bytesOf(x.dtype) + bytesOf(dy.dtype)) * range.count * columns,

@@ -3,8 +3,8 @@ struct Parameters {
   values: u32, firstRow: u32, rows: u32, sequenceLength: u32,
 }
 @group(0) @binding(0) var<uniform> parameters: Parameters;
-@group(0) @binding(1) var<storage, read_write> dx: array<{{TYPE}}>;
-@group(0) @binding(2) var<storage, read_write> dPositions: array<{{TYPE}}>;
+{{storage 1 dx {{TYPE}}}}
+{{storage 2 dPositions {{TYPE}}}}
 
 // Thread: one vector of one position; sums over the sequences.
 @compute @workgroup_size(32)
@@ -15,6 +15,6 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
   if (column >= p.values) { return; }
   var sum = {{TYPE}}(0.0);
   let first = (position + p.sequenceLength - p.firstRow % p.sequenceLength) % p.sequenceLength;
-  for (var row = first; row < p.rows; row += p.sequenceLength) { sum += dx[row * p.values + column]; }
-  dPositions[position * p.values + column] += sum;
+  for (var row = first; row < p.rows; row += p.sequenceLength) { sum += load_dx(row * p.values + column); }
+  store_dPositions(position * p.values + column, load_dPositions(position * p.values + column) + sum);
 }

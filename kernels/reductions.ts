@@ -9,7 +9,9 @@
  * subgroupAdd costs four times as much there); on a GPU a workgroup, which halves them in its memory.
  */
 export function reductions(lanes: number, onGPU: boolean): string {
-  if (lanes === 1) return "fn sumOver(x: f32, lane: u32) -> f32 { return x; }\nfn maxOver(x: f32, lane: u32) -> f32 { return x; }";
+  if (lanes === 1) {
+    return "fn sumOver(x: f32, lane: u32) -> f32 { return x; }\nfn maxOver(x: f32, lane: u32) -> f32 { return x; }";
+  }
   if (!onGPU) {
     const over = (name: string, combine: (a: string, b: string) => string) => {
       let parts = Array.from({ length: lanes }, (_, i) => `subgroupBroadcast(x, ${i}u)`);
@@ -20,7 +22,8 @@ export function reductions(lanes: number, onGPU: boolean): string {
     };
     return [over("sumOver", (a, b) => `(${a} + ${b})`), over("maxOver", (a, b) => `max(${a}, ${b})`)].join("\n");
   }
-  const over = (name: string, combined: string) => `fn ${name}(x: f32, lane: u32) -> f32 {
+  const over = (name: string, combined: string) =>
+    `fn ${name}(x: f32, lane: u32) -> f32 {
   shared_[lane] = x;
   workgroupBarrier();
   for (var stride = ${lanes / 2}u; stride > 0u; stride >>= 1u) {
@@ -31,5 +34,7 @@ export function reductions(lanes: number, onGPU: boolean): string {
   workgroupBarrier();
   return result;
 }`;
-  return [`var<workgroup> shared_: array<f32, ${lanes}>;`, over("sumOver", "a + b"), over("maxOver", "max(a, b)")].join("\n");
+  return [`var<workgroup> shared_: array<f32, ${lanes}>;`, over("sumOver", "a + b"), over("maxOver", "max(a, b)")].join(
+    "\n",
+  );
 }

@@ -1,7 +1,7 @@
 /**
  * RMS norm (Zhang and Sennrich, 2019): `y = x rstd w`, rstd = 1 / sqrt(mean(x²) + epsilon), over the last axis.
  *
- * x, y [.., C]; w [C]; rstd [N]. Row kernel; 4 N C flops, 8 N C bytes.
+ * x, y [.., C]; w [C]; rstd [N]. Row kernel; 4 N C flops, x is read and y written once.
  * @module
  */
 
@@ -12,7 +12,7 @@ import { heldRowKernel } from "./held_rows.ts";
 import { normWeightGradient } from "./norm_weight_gradient.ts";
 import gradientText from "./rmsnorm_gradient.wgsl" with { type: "text" };
 import text from "./rmsnorm.wgsl" with { type: "text" };
-import { rowValues } from "./rows.ts";
+import { bytesPerColumn, rowValues } from "./rows.ts";
 
 /** Inputs `[x, w]`, outputs `[y, rstd]`. */
 export const rmsnorm: OpDefinition<{ readonly epsilon: number }> = {
@@ -43,7 +43,7 @@ export const rmsnorm: OpDefinition<{ readonly epsilon: number }> = {
       uniforms: [range.count, rowValues(columns), float(columns), float(epsilon)],
       workgroups: made.grid(range.count),
       flops: 4 * range.count * columns,
-      bytes: 8 * range.count * columns,
+      bytes: bytesPerColumn([x, y]) * range.count * columns,
     }));
   },
 };
@@ -69,7 +69,7 @@ const rmsnormGradient: OpDefinition = {
       uniforms: [range.count, rowValues(columns), float(columns), addend ? 1 : 0],
       workgroups: made.grid(range.count),
       flops: 10 * range.count * columns,
-      bytes: 12 * range.count * columns,
+      bytes: bytesPerColumn(addend ? [x, dy, dx, addend] : [x, dy, dx]) * range.count * columns,
     }));
   },
 };

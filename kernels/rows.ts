@@ -7,6 +7,7 @@
 
 import type { Capabilities } from "../gpu/capabilities.ts";
 import { ceilDivide, type Kernel, kernel } from "../graph/dispatch.ts";
+import { bytesOf, type Tensor } from "../graph/tensor.ts";
 
 /** Threads that share a row. */
 export function lanesPerRow(capabilities: Capabilities): number {
@@ -70,4 +71,9 @@ export function rowGrid(capabilities: Capabilities, rows: number): [number, numb
 /** Elements in a row in units of the kernel's `Value`. */
 export function rowValues(rowElements: number): number {
   return rowElements % 4 === 0 ? rowElements / 4 : rowElements;
+}
+
+/** Bytes that are moved for a column of a row, if each of `tensors` is read or written once. */
+export function bytesPerColumn(tensors: readonly Tensor[]): number {
+  return tensors.reduce((sum, { dtype }) => sum + bytesOf(dtype), 0);
 }

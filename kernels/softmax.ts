@@ -6,9 +6,9 @@
 
 import { type Dispatch, rowRanges, type Target, windowOf } from "../graph/dispatch.ts";
 import type { OpDefinition } from "../graph/graph.ts";
-import { bytesOf, rowSize, type Tensor } from "../graph/tensor.ts";
+import { rowSize, type Tensor } from "../graph/tensor.ts";
 import { heldRowKernel } from "./held_rows.ts";
-import { rowValues } from "./rows.ts";
+import { bytesPerColumn, rowValues } from "./rows.ts";
 import gradientText from "./softmax_gradient.wgsl" with { type: "text" };
 import text from "./softmax.wgsl" with { type: "text" };
 
@@ -22,7 +22,7 @@ function dispatches(target: Target, file: string, wgsl: string, tensors: Tensor[
     uniforms: [range.count, rowValues(columns)],
     workgroups: made.grid(range.count),
     flops: 8 * range.count * columns,
-    bytes: range.count * columns * tensors.reduce((sum, { dtype }) => sum + bytesOf(dtype), 0),
+    bytes: bytesPerColumn(tensors) * range.count * columns,
   }));
 }
 

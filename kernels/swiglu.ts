@@ -7,7 +7,7 @@
 
 import { ceilDivide, type Dispatch, kernel, rowRanges, type Target, windowOf } from "../graph/dispatch.ts";
 import type { OpDefinition } from "../graph/graph.ts";
-import { rowSize, type Tensor } from "../graph/tensor.ts";
+import { bytesOf, rowSize, type Tensor } from "../graph/tensor.ts";
 import gradientText from "./swiglu_gradient.wgsl" with { type: "text" };
 import text from "./swiglu.wgsl" with { type: "text" };
 
@@ -15,12 +15,12 @@ function dispatches(target: Target, file: string, wgsl: string, tensors: Tensor[
   const wide = inner % 4 === 0;
   const values = wide ? inner / 4 : inner;
   return rowRanges(target, tensors).map((range) => ({
-    kernel: kernel(file, wgsl, { TYPE: wide ? "vec4f" : "f32" }),
+    kernel: kernel(file, wgsl, { TYPE: wide ? "vec4f" : "f32" }, tensors.map(({ dtype }) => dtype)),
     windows: tensors.map((tensor) => windowOf(tensor, range)),
     uniforms: [values],
     workgroups: [ceilDivide(values, 64), range.count, 1],
     flops: 10 * range.count * inner,
-    bytes: 4 * range.count * tensors.reduce((sum, tensor) => sum + rowSize(tensor), 0),
+    bytes: range.count * tensors.reduce((sum, tensor) => sum + bytesOf(tensor.dtype) * rowSize(tensor), 0),
   }));
 }
 

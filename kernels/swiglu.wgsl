@@ -1,7 +1,7 @@
 struct Parameters { originX: u32, originY: u32, originZ: u32, values: u32 }
 @group(0) @binding(0) var<uniform> parameters: Parameters;
-@group(0) @binding(1) var<storage, read_write> gateUp: array<{{TYPE}}>;
-@group(0) @binding(2) var<storage, read_write> y: array<{{TYPE}}>;
+{{storage 1 gateUp {{TYPE}}}}
+{{storage 2 y {{TYPE}}}}
 
 fn sigmoid(x: {{TYPE}}) -> {{TYPE}} { return 1.0 / (1.0 + exp(clamp(-x, {{TYPE}}(-80.0), {{TYPE}}(80.0)))); }
 
@@ -13,6 +13,6 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
   if (column >= p.values) { return; }
   let gateAt = row * 2u * p.values + column;
   let upAt = gateAt + p.values;
-  let gate = gateUp[gateAt];
-  y[row * p.values + column] = gate * sigmoid(gate) * gateUp[upAt];
+  let gate = load_gateUp(gateAt);
+  store_y(row * p.values + column, gate * sigmoid(gate) * load_gateUp(upAt));
 }

@@ -1,8 +1,8 @@
 struct Parameters { originX: u32, originY: u32, originZ: u32, values: u32 }
 @group(0) @binding(0) var<uniform> parameters: Parameters;
-@group(0) @binding(1) var<storage, read_write> gateUp: array<{{TYPE}}>;
-@group(0) @binding(2) var<storage, read_write> dy: array<{{TYPE}}>;
-@group(0) @binding(3) var<storage, read_write> dGateUp: array<{{TYPE}}>;
+{{storage 1 gateUp {{TYPE}}}}
+{{storage 2 dy {{TYPE}}}}
+{{storage 3 dGateUp {{TYPE}}}}
 
 fn sigmoid(x: {{TYPE}}) -> {{TYPE}} { return 1.0 / (1.0 + exp(clamp(-x, {{TYPE}}(-80.0), {{TYPE}}(80.0)))); }
 
@@ -14,9 +14,9 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
   if (column >= p.values) { return; }
   let gateAt = row * 2u * p.values + column;
   let upAt = gateAt + p.values;
-  let gate = gateUp[gateAt];
+  let gate = load_gateUp(gateAt);
   let s = sigmoid(gate);
-  let d = dy[row * p.values + column];
-  dGateUp[gateAt] = d * gateUp[upAt] * (s + gate * s * (1.0 - s));
-  dGateUp[upAt] = d * gate * s;
+  let d = load_dy(row * p.values + column);
+  store_dGateUp(gateAt, d * load_gateUp(upAt) * (s + gate * s * (1.0 - s)));
+  store_dGateUp(upAt, d * gate * s);
 }

@@ -1,0 +1,75 @@
+import assert from "node:assert/strict";
+import { fromHalves, toHalves } from "../../graph/halves.ts";
+import { fillNormal } from "../../graph/random.ts";
+import { adamw, type AdamWStep, fillHyper } from "../../kernels/adamw.ts";
+import { runOn, withDevice } from "./harness.ts";
+
+const count = 1000;
+const length = 1024;
+
+function normal(name: string, deviation: number): Float32Array {
+  const values = new Float32Array(length);
+  fillNormal(values.subarray(0, count), name, 3, 0, deviation);
+  return values;
+}
+
+/** A step over the same weights and moments; `copy` writes them in bf16 besides, behind 128 others. */
+async function step(options: { gradients: Float32Array; squares: number; more?: Partial<AdamWStep>; copy?: boolean }) {
+  const hyper = new Float32Array(16);
+  const plain = { learningRate: 0.01, beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weightDecay: 0.1, clip: 1, step: 2 };
+  fillHyper(hyper, { ...plain, ...options.more });
+  return await withDevice((device) =>
+    runOn(device, (graph) => {
+      const given = [normal("w", 1), options.gradients, normal("m", 0.1), normal("v", 0.1).map((x) => x * x)];
+      const state = ["weights", "gradients", "m", "v"].map((name) => graph.tensor(name, [length], "input"));
+      const h = graph.tensor("hyper", [16], "input"), norm = graph.tensor("norm", [2], "input");
+      const copy = options.copy ? { dtype: "bf16", elements: length + 128, start: 128 } as const : undefined;
+      const half = copy && graph.tensor("copy", [copy.elements], "output", { dtype: "bf16" });
+      graph.add(adamw, [...state, h, norm], {
+        decayed: 512,
+        weightsStart: 0,
+        gradientsStart: 0,
+        countsSkips: true,
+        ...(copy ? { copy } : {}),
+      }, { outputs: [...state, half] });
+      const inputs = new Map(state.map((tensor, i) => [tensor, given[i]] as const));
+      inputs.set(h, hyper).set(norm, Float32Array.of(options.squares, 4));
+      const [weights, gradients, m, v] = state;
+      return { inputs, outputs: { weights, gradients, m, v, norm, ...(half ? { half } : {}) } };
+    })
+  );
+}
+
+Deno.test("gradients of a loss that was multiplied give the step of those that were not", async () => {
+  const gradients = normal("g", 1);
+  const squares = gradients.reduce((sum, x) => sum + x * x, 0);
+  const plain = await step({ gradients, squares });
+  const scaled = await step({
+    gradients: gradients.map((x) => 1024 * x),
+    squares: squares * 1024 ** 2,
+    more: { gradientScale: 1 / 1024 },
+  });
+  assert.deepEqual(scaled.weights, plain.weights);
+  assert.deepEqual(scaled.m, plain.m);
+  assert.ok(plain.gradients.every((x) => x === 0));
+  assert.equal(plain.norm[1], 4);
+});
+
+for (const squares of [Infinity, NaN]) {
+  Deno.test(`a step whose gradient norm is ${squares} leaves weights and moments, zeroes gradients and is counted`, async () => {
+    const { weights, gradients, m, v, norm } = await step({ gradients: normal("g", 1).fill(NaN, 7, 9), squares });
+    assert.deepEqual(weights, normal("w", 1));
+    assert.deepEqual(m, normal("m", 0.1));
+    assert.deepEqual(v, normal("v", 0.1).map((x) => x * x));
+    assert.ok(gradients.every((x) => x === 0));
+    assert.equal(norm[1], 5);
+  });
+}
+
+Deno.test("a copy of the weights in bf16 holds the new weights, rounded", async () => {
+  const { weights, half } = await step({ gradients: normal("g", 1), squares: 1000, copy: true });
+  const rounded = new Float32Array(length);
+  fromHalves(toHalves(weights as Float32Array, "bf16"), "bf16", rounded);
+  assert.deepEqual(half.subarray(128), rounded);
+  assert.ok(half.subarray(0, 128).every((x) => x === 0));
+});
