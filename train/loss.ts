@@ -11,7 +11,7 @@
 import { backward } from "../graph/backward.ts";
 import { collective } from "../graph/collective.ts";
 import type { Graph } from "../graph/graph.ts";
-import { rowCount, rowSize, type Tensor } from "../graph/tensor.ts";
+import { bytesOf, rowCount, rowSize, type Tensor } from "../graph/tensor.ts";
 import { crossEntropy, crossEntropyOfShares, crossEntropyShare } from "../kernels/cross_entropy.ts";
 import { addTensors } from "../kernels/residual_add.ts";
 import { outputProjection } from "../model/model.ts";
@@ -72,7 +72,8 @@ function sweep(
 ): void {
   const { graph, parameters, options: { configuration, logitsBytes: bytes = logitsBytes } } = builder;
   const total = rowCount(x);
-  const step = rowsAtOnce(total, 4 * localSizes(configuration, part.tensor).vocabularyRows, bytes);
+  const { vocabularyRows } = localSizes(configuration, part.tensor);
+  const step = rowsAtOnce(total, bytesOf(graph.activationType) * vocabularyRows, bytes);
   for (let start = 0; start < total; start += step) {
     const count = Math.min(step, total - start);
     const begun = graph.current.length;
