@@ -19,16 +19,7 @@ import {
 } from "../graph/dispatch.ts";
 import type { OpDefinition } from "../graph/graph.ts";
 import { rowCount, rowSize, type Tensor } from "../graph/tensor.ts";
-import { attentionKernel, type AttentionPart } from "./attention_kernels.ts";
-
-/** Constants. */
-export interface AttentionAttributes {
-  readonly heads: number;
-  readonly keyValueHeads: number;
-  readonly headSize: number;
-  /** Rows of a sequence; the number of rows is a multiple of it. */
-  readonly sequenceLength: number;
-}
+import { type AttentionAttributes, attentionKernel, type AttentionPart } from "./attention_kernels.ts";
 
 /** The `rowUnit` of operands: sequences must not be cut, nor rows so that a window is not aligned. */
 export function sequenceUnit(sequenceLength: number): number {
@@ -61,7 +52,7 @@ function dispatch(
   products: number,
 ): Dispatch {
   const { heads, keyValueHeads, headSize, sequenceLength } = attributes;
-  const { kernel, block } = attentionKernel(capabilities, part, headSize, tensors.map(({ dtype }) => dtype));
+  const { kernel, block } = attentionKernel(capabilities, part, attributes, tensors.map(({ dtype }) => dtype));
   // A group's query heads are numbered through within each position: they read the same keys and values.
   const rows = part === "key_gradient" ? sequenceLength : sequenceLength * heads / keyValueHeads;
   return {
