@@ -106,7 +106,7 @@ export function attentionKernel(
   const { make, text, direct } = parts[part];
   const { headSize } = attributes;
   const { type, subgroupSize } = capabilities;
-  if (type !== "gpu" && (subgroupSize < 8 || subgroupSize > 64)) {
+  if (headSize > 256 || (type !== "gpu" && (subgroupSize < 8 || subgroupSize > 64))) {
     const vector = headSize % 4 === 0;
     const constants = {
       TYPE: vector ? "vec4f" : "f32",

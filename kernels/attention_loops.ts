@@ -70,9 +70,9 @@ export function walk(
         `for (var tile = begin - begin % ${tileRows}u; tile < end; tile += ${tileRows}u) {`,
         "workgroupBarrier();",
         `for (var f = local; f < ${size}u; f += ${threads}u) {`,
-        `let from = min(tile + f / ${vectors}u, last);`,
+        `let rowAt = min(tile + f / ${vectors}u, last);`,
         ...streams.map(({ name, binding, base, stride }) =>
-          `${name}Tile[f] = load_${binding}(${base} + from * ${stride} + f % ${vectors}u);`
+          `${name}Tile[f] = load_${binding}(${base} + rowAt * ${stride} + f % ${vectors}u);`
         ),
         "}",
         "workgroupBarrier();",
