@@ -95,9 +95,15 @@ export function queryBody(shape: AttentionShape): AttentionBody {
   const loop = walk(shape, keysAndValues, (value) => [
     ...products(shape, "x", q, (u, i) => value(0, u, i)),
     ...products(shape, "z", g, (u, i) => value(1, u, i)),
-    ...range(own, (r) =>
-      range(steps, (u) =>
-        `let ds${r}_${u} = select(0.0, powerOf2(x${r}_${u} - lse${r}) * (z${r}_${u} - d${r}), j + ${u}u <= position${r});`))
+    ...range(
+      own,
+      (r) =>
+        range(
+          steps,
+          (u) =>
+            `let ds${r}_${u} = select(0.0, powerOf2(x${r}_${u} - lse${r}) * (z${r}_${u} - d${r}), j + ${u}u <= position${r});`,
+        ),
+    )
       .flat(),
     ...sums(shape, a, (r, u) => `ds${r}_${u}`, (u, i) => value(0, u, i)),
   ]);

@@ -142,7 +142,10 @@ export function loadNamed(
 /** Lines that hand named vectors to `store(r, value)`, which may use `i`. */
 export function storeNamed(
   { own, vectors }: AttentionShape,
-  sets: readonly { readonly name: (r: number, i: number) => string; readonly store: (r: number, v: string) => string }[],
+  sets: readonly {
+    readonly name: (r: number, i: number) => string;
+    readonly store: (r: number, v: string) => string;
+  }[],
 ): string[] {
   return atLeastOnce("o", "0u", `${vectors}u`, 1, [
     ...range(own, (r) =>
@@ -169,9 +172,14 @@ export function products(
       ...range(steps, (u) => `let ${name}b${i}_${u} = ${value(u, i)};`),
       ...range(width, (c) => {
         const part = width === 4 ? `.${components[c]}` : "";
-        return range(steps, (u) =>
-          range(own, (r) =>
-            `${name}${r}_${u} = fma(${factor(r, i)}${part}, ${name}b${i}_${u}${part}, ${name}${r}_${u});`)).flat();
+        return range(
+          steps,
+          (u) =>
+            range(
+              own,
+              (r) => `${name}${r}_${u} = fma(${factor(r, i)}${part}, ${name}b${i}_${u}${part}, ${name}${r}_${u});`,
+            ),
+        ).flat();
       }).flat(),
     ]).flat(),
   ];
@@ -187,8 +195,10 @@ export function sums(
   const { own, steps, vectors } = shape;
   return range(vectors, (i) => [
     ...range(steps, (u) => `let ${sum(0, i)}b${u} = ${value(u, i)};`),
-    ...range(own, (r) =>
-      range(steps, (u) =>
-        `${sum(r, i)} = fma(${typeOf(shape)}(${scalar(r, u)}), ${sum(0, i)}b${u}, ${sum(r, i)});`)).flat(),
+    ...range(
+      own,
+      (r) =>
+        range(steps, (u) => `${sum(r, i)} = fma(${typeOf(shape)}(${scalar(r, u)}), ${sum(0, i)}b${u}, ${sum(r, i)});`),
+    ).flat(),
   ]).flat();
 }

@@ -79,7 +79,7 @@ async function errors(
   const width = (heads + 2 * keyValueHeads) * headSize;
   const qkvData = normal(rows * width, "qkv", deviation);
   const dyData = normal(rows * heads * headSize, "dy", 1);
-  if (dtype !== "f32") for (const data of [qkvData, dyData]) fromHalves(toHalves(data, dtype), dtype, data);
+  if (dtype !== "f32") { for (const data of [qkvData, dyData]) fromHalves(toHalves(data, dtype), dtype, data); }
   const results = await runOn(device, (graph) => {
     const qkv = graph.tensor("qkv", [rows, width], "input", { dtype });
     const dy = graph.tensor("dy", [rows, heads * headSize], "input", { dtype });
