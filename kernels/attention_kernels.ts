@@ -82,12 +82,11 @@ function shapeOf(
     const tileRows = headSize <= 128 ? 16 : 8;
     return { width, vectors, threads: 64, own: 1, steps: headSize <= 64 ? 4 : 2, lanes: 0, tileRows };
   }
-  const T = (globalThis as unknown as { tune?: Record<string, number> }).tune ?? {};
   const rows = part === "key_gradient" ? sequenceLength : sequenceLength * heads / keyValueHeads;
   // A block is computed up to its last query's keys: a quarter of the sequence wastes an eighth.
   const most = Math.min(4, stackBytes / (4 * threads * headSize * parts[part].sets), rows / (4 * threads));
-  const own = T[`${part}_own`] ?? Math.max(1, Math.floor(most));
-  const steps = T[`${part}_steps`] ?? 2 ** Math.max(0, Math.min(2, Math.floor(Math.log2(unrolled / (own * headSize)))));
+  const own = Math.max(1, Math.floor(most));
+  const steps = 2 ** Math.max(0, Math.min(2, Math.floor(Math.log2(unrolled / (own * headSize)))));
   return { width, vectors, threads, own, steps, lanes: Math.min(16, threads), tileRows: 0 };
 }
 
@@ -130,5 +129,6 @@ export function attentionKernel(
     BODY: (lanes === 0 ? "  " : `  let lane = invocation & ${lanes - 1}u;\n  `) + lines.join("\n  "),
   }, types);
   const family = lanes === 0 ? "tile" : "broadcast";
-  return { kernel: { ...made, variant: `${family} head=${headSize} ${own}x${steps}` }, block };
+  const variant = [family, `head=${headSize}`, `${own}x${steps}`, ...types.slice(0, 1)].join(" ");
+  return { kernel: { ...made, variant }, block };
 }
