@@ -31,6 +31,7 @@ export {
   type GeneratedTexts,
   type GenerateOptions,
 } from "./train/generate.ts";
+export type { CompileProgress } from "./train/generate_tokens.ts";
 export type { GenerationMesh } from "./train/generation_job.ts";
 export type { SamplingOptions } from "./train/sampling.ts";
 export { evaluate, type EvaluateOptions, type Evaluation } from "./train/evaluate.ts";

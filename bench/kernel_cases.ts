@@ -22,6 +22,7 @@ import { normWeightGradient } from "../kernels/norm_weight_gradient.ts";
 import { residualAdd } from "../kernels/residual_add.ts";
 import { rmsnorm } from "../kernels/rmsnorm.ts";
 import { rope, ropeTables } from "../kernels/rope.ts";
+import { rowProduct } from "../kernels/row_product.ts";
 import { silu } from "../kernels/silu.ts";
 import { softmax } from "../kernels/softmax.ts";
 import { sumOfSquares } from "../kernels/sum_of_squares.ts";
@@ -88,6 +89,8 @@ function products(): KernelCase[] {
       layout: "NN",
       bias: true,
     }),
+    make(rowProduct, "NN 1x768x3072", [[1, width], [width, hidden]], { layout: "NN" }),
+    make(rowProduct, "NT 1x768x50304", [[1, width], [paddedVocabulary, width]], { layout: "NT" }),
   );
 }
 
@@ -103,6 +106,11 @@ function attentions(): KernelCase[] {
   return [
     of(8, 4, 4, 32, 128),
     of(1, 12, 12, 64, 1024),
+    make(attentionDecode, "12x1024x64, 64 rows", [[64, 3 * 768], {
+      shape: [1],
+      dtype: "u32",
+      values: Uint32Array.of(decode.positions - 64),
+    }], decode),
     make(attentionDecode, "12x1024x64", [[1, 3 * 768], {
       shape: [1],
       dtype: "u32",

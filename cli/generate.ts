@@ -3,8 +3,9 @@
 import { readPrompts } from "../data/prompts.ts";
 import { UserError } from "../errors.ts";
 import { generateAll, type Generated, type GeneratedTexts } from "../train/generate.ts";
+import { progressReporter } from "../train/progress.ts";
 import { interruptedExitCode } from "./exit_codes.ts";
-import { print, printError, printJson } from "./output.ts";
+import { print, printError, printJson, terminalColumns } from "./output.ts";
 import { numberOption, optionalNumber, type Options } from "./values.ts";
 
 /** What the options ask for. */
@@ -82,14 +83,23 @@ function jsonWriter(prompts: readonly string[]): Writer {
   };
 }
 
-const median = (values: readonly number[]) => [...values].sort((a, b) => a - b)[values.length >> 1];
+type Figure = "firstTokenMilliseconds" | "prefillTokensPerSecond" | "decodeTokensPerSecond";
 
 function summary({ texts, seconds }: GeneratedTexts): string {
   const tokens = texts.reduce((sum, text) => sum + text.tokens, 0);
-  const first = texts.flatMap(({ firstTokenMilliseconds }) => firstTokenMilliseconds ?? []);
-  if (first.length === 0) return "0 tokens\n";
-  const latency = `first token after ${median(first).toFixed(0)} ms${first.length > 1 ? " (median)" : ""}`;
-  return `${tokens} tokens, ${(tokens / seconds).toFixed(1)} tokens/s, ${latency}\n`;
+  if (tokens === 0) return "0 tokens\n";
+  /** The median of the texts that have it. */
+  const show = (figure: Figure, digits: number, before: string, unit: string) => {
+    const values = texts.flatMap((text) => text[figure] ?? []).sort((a, b) => a - b);
+    return values.length === 0 ? [] : [`${before} ${values[values.length >> 1].toFixed(digits)} ${unit}`];
+  };
+  const figures = [
+    ...show("firstTokenMilliseconds", 0, "first token after", "ms"),
+    ...show("prefillTokensPerSecond", 1, "prefill", "tokens/s"),
+    ...show("decodeTokensPerSecond", 1, "decode", "tokens/s"),
+  ];
+  const perText = texts.length > 1 ? " (medians of the texts)" : "";
+  return `${tokens} tokens, ${(tokens / seconds).toFixed(1)} tokens/s: ${figures.join(", ")}${perText}\n`;
 }
 
 /** The command. */
@@ -98,6 +108,8 @@ export async function generateCommand(options: Options): Promise<number> {
   const asked = readOptions(options);
   const { prompts } = asked;
   const writer = (json ? jsonWriter : textWriter)(prompts);
+  const terminal = { isTerminal: Deno.stderr.isTerminal(), width: terminalColumns, write: printError };
+  const report = progressReporter(terminal, { quiet: false });
   // On a terminal to which no text goes, texts are counted.
   const counting = Deno.stderr.isTerminal() && !Deno.stdout.isTerminal() && prompts.length > 1;
   let finished = 0;
@@ -116,6 +128,7 @@ export async function generateCommand(options: Options): Promise<number> {
         writer.onFinished(text, index);
         if (counting) printError(`\r${++finished} of ${prompts.length} texts`);
       },
+      onCompile: (progress) => report({ event: "compile", ...progress }),
       onMessage: (message) => printError(`${message}\n`),
       signal: controller.signal,
     });

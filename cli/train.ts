@@ -3,7 +3,7 @@
 import { MachineError, UserError } from "../errors.ts";
 import { findCheckpoint, latestCheckpoint } from "../train/checkpoint.ts";
 import type { TrainEvent } from "../train/events.ts";
-import { generate } from "../train/generate.ts";
+import { generate, type GenerateOptions } from "../train/generate.ts";
 import { progressReporter } from "../train/progress.ts";
 import { runOf } from "../train/prepare_run.ts";
 import { nextRunFolder } from "../train/run_folder.ts";
@@ -55,13 +55,17 @@ function runFolder(given: GivenSettings): string {
 }
 
 /** Shows how the model writes, and what to do next. */
-async function showSample(result: TrainResult, given: GivenSettings, signal: AbortSignal): Promise<void> {
+async function showSample(
+  result: TrainResult,
+  given: GivenSettings,
+  hooks: Pick<GenerateOptions, "signal" | "onCompile">,
+): Promise<void> {
   const { checkpoint, run } = result;
   const { data, trace } = completeSettings(given);
   // The script that started this knows how it was called.
   const muster = Deno.env.get("MUSTER_COMMAND") ?? "muster";
   print("\nsample\n");
-  await generate({ checkpoint, prompt: "\n", tokens: sampleTokens, onText: print, signal });
+  await generate({ checkpoint, prompt: "\n", tokens: sampleTokens, onText: print, ...hooks });
   print(
     `\n\ncheckpoint ${checkpoint}\nnext:\n` +
       `  ${muster} generate --checkpoint ${run} --prompt "Call me"\n` +
@@ -108,8 +112,12 @@ async function trainHere(given: GivenSettings, json: boolean, quiet: boolean): P
     const result = await train(given, { onEvent, signal: controller.signal });
     if (json) return 0;
     if (result.checkpoint === "") print("node 0 has the checkpoint\n");
-    else if (!quiet && requests === 0) await showSample(result, given, controller.signal);
-    else print(`checkpoint ${result.checkpoint}\n`);
+    else if (!quiet && requests === 0) {
+      await showSample(result, given, {
+        signal: controller.signal,
+        onCompile: (progress) => reporter({ event: "compile", ...progress }),
+      });
+    } else print(`checkpoint ${result.checkpoint}\n`);
     return 0;
   } finally {
     clearInterval(watching);

@@ -25,7 +25,7 @@ const settingMilliseconds = 50;
  * Time 0 of this thread's `performance.now()`, in ms since 1970. `performance.timeOrigin` was measured to be off by up to 1 ms
  * in one Worker of thirty. The wall clock shows whole ms: the largest difference from it was seen just when it ticked.
  */
-function clockOrigin(): number {
+export function clockOrigin(): number {
   const end = performance.now() + settingMilliseconds;
   let origin = -Infinity;
   for (let now = 0; now < end;) {

@@ -3,10 +3,10 @@ struct Parameters {
   heads: u32, keyValueHeads: u32, headSize: u32, scale: f32,
 }
 @group(0) @binding(0) var<uniform> parameters: Parameters;
-@group(0) @binding(1) var<storage, read_write> qkv: array<f32>;
+{{storage 1 qkv f32}}
 @group(0) @binding(2) var<storage, read_write> position: array<u32>;
-@group(0) @binding(3) var<storage, read_write> keys: array<f32>;
-@group(0) @binding(4) var<storage, read_write> values: array<f32>;
+{{storage 3 keys f32}}
+{{storage 4 values f32}}
 @group(0) @binding(5) var<storage, read_write> y: array<f32>;
 var<workgroup> tops: array<f32, 64>;
 var<workgroup> sums: array<f32, 64>;
@@ -33,7 +33,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
     if (j < count) {
       var dotProduct = 0.0;
       let keyAt = j * width + keyValueHead * p.headSize;
-      for (var i = 0u; i < p.headSize; i += 1u) { dotProduct += qkv[queryAt + i] * keys[keyAt + i]; }
+      for (var i = 0u; i < p.headSize; i += 1u) { dotProduct += load_qkv(queryAt + i) * load_keys(keyAt + i); }
       s = dotProduct * p.scale;
     }
     tops[local] = s;
@@ -62,10 +62,10 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
     for (var k = 0u; k < end; k += 1u) {
       let valueAt = (block + k) * width + keyValueHead * p.headSize + local;
       let weight = weights[k];
-      if (local < p.headSize) { a0 += weight * values[valueAt]; }
-      if (local + 64u < p.headSize) { a1 += weight * values[valueAt + 64u]; }
-      if (local + 128u < p.headSize) { a2 += weight * values[valueAt + 128u]; }
-      if (local + 192u < p.headSize) { a3 += weight * values[valueAt + 192u]; }
+      if (local < p.headSize) { a0 += weight * load_values(valueAt); }
+      if (local + 64u < p.headSize) { a1 += weight * load_values(valueAt + 64u); }
+      if (local + 128u < p.headSize) { a2 += weight * load_values(valueAt + 128u); }
+      if (local + 192u < p.headSize) { a3 += weight * load_values(valueAt + 192u); }
     }
     workgroupBarrier();
   }

@@ -1,6 +1,6 @@
 /**
- * What both families are made of: a forward pass under construction, and the layers that differ between a whole
- * sequence and a single new token.
+ * What both families are made of: a forward pass under construction, and the layers that differ between whole sequences
+ * and new tokens.
  * @module
  */
 
@@ -9,10 +9,11 @@ import { attention, sequenceUnit } from "../kernels/attention.ts";
 import { attentionDecode } from "../kernels/attention_decode.ts";
 import { dropout } from "../kernels/dropout.ts";
 import { embedding } from "../kernels/embedding.ts";
-import { matmul } from "../kernels/matmul.ts";
+import { matmul, type MatmulAttributes } from "../kernels/matmul.ts";
 import { columnSum } from "../kernels/column_sum.ts";
 import { residualAdd } from "../kernels/residual_add.ts";
 import { rope } from "../kernels/rope.ts";
+import { isRowProduct, rowProduct, type RowProductAttributes } from "../kernels/row_product.ts";
 import type { Graph, OpDefinition } from "../graph/graph.ts";
 import { rowCount, rowSize, type Tensor } from "../graph/tensor.ts";
 import type { ModelConfiguration } from "./configuration.ts";
@@ -32,7 +33,7 @@ export interface ForwardInputs {
   readonly scatter?: { readonly order: Tensor; readonly runs: Tensor };
   /** Cosines and sines of RoPE, `[maximumSequenceLength, headSize / 2]`. */
   readonly rope?: { readonly cos: Tensor; readonly sin: Tensor };
-  /** u32 [1], the position of the one token, and the caches by layer: decoding instead of whole sequences. */
+  /** u32 [1], the position of the first of the tokens, and the caches by layer: decoding instead of whole sequences. */
   readonly decode?: { readonly position: Tensor; readonly caches: readonly LayerCache[] };
   /** Dropout: u32 [4] (seed, step, first row, 0) and the probability. */
   readonly dropout?: { readonly state: Tensor; readonly probability: number };
@@ -47,7 +48,7 @@ export interface Forward {
   /** Parameters by name. */
   readonly parameters: ReadonlyMap<string, Tensor>;
   readonly inputs: ForwardInputs;
-  /** Tokens in a sequence; 1 when decoding. */
+  /** Tokens in a sequence, or in a block when decoding. */
   readonly sequenceLength: number;
 }
 
@@ -122,7 +123,7 @@ export function embed(forward: Forward, table: string, positions?: string): Tens
 
 /** `x w (+ bias) (+ addend)`; weights are `[in, out]` (NN) or `[out, in]` (NT). */
 export function linear(
-  forward: Pick<Forward, "graph" | "parameters">,
+  forward: Pick<Forward, "graph" | "parameters"> & Partial<Pick<Forward, "inputs">>,
   x: Tensor,
   weight: string,
   layout: "NN" | "NT",
@@ -136,14 +137,26 @@ export function linear(
     ...(options.bias ? { bias: true } : {}),
     ...(options.addend ? { addend: true } : {}),
   };
-  return forward.graph.add(matmul, inputs, attributes, { name: weight })[0];
+  return multiply(forward, inputs, attributes, weight);
+}
+
+/** A product; of the one row of a new token, which has no gradient, the fast one. */
+function multiply(
+  { graph, inputs: given }: Pick<Forward, "graph"> & Partial<Pick<Forward, "inputs">>,
+  inputs: readonly Tensor[],
+  attributes: RowProductAttributes & MatmulAttributes,
+  name: string,
+): Tensor {
+  const [x, weights] = inputs;
+  if (given?.decode && isRowProduct(x, weights)) return graph.add(rowProduct, inputs, attributes, { name })[0];
+  return graph.add(matmul, inputs, attributes, { name })[0];
 }
 
 /** Packed queries, keys and values of `x`: a product whose rows are cut between sequences only. */
 export function project(forward: Forward, x: Tensor, weight: string, layout: "NN" | "NT", bias?: string): Tensor {
   const inputs = [x, parameter(forward, weight), ...(bias ? [parameter(forward, bias)] : [])];
   const rowUnit = sequenceUnit(forward.sequenceLength);
-  return forward.graph.add(matmul, inputs, { layout, rowUnit, ...(bias ? { bias: true } : {}) }, { name: weight })[0];
+  return multiply(forward, inputs, { layout, rowUnit, ...(bias ? { bias: true } : {}) }, weight);
 }
 
 /** The end of a residual branch: `residual + dropout(x w + bias)`. `site` is unique in the model. */

@@ -67,7 +67,7 @@ export function forwardPass(forward: Forward, hidden?: Tensor, observe?: Observe
 
 /** The logits, `[N, vocabulary rows of the shard]`, of some or all rows of a forward pass that has the head. */
 export function outputProjection(
-  forward: Pick<Forward, "graph" | "configuration" | "parameters">,
+  forward: Pick<Forward, "graph" | "configuration" | "parameters"> & Partial<Pick<Forward, "inputs">>,
   x: Tensor,
 ): Tensor {
   const { family, tied } = forward.configuration;

@@ -1,5 +1,5 @@
 /**
- * A one-way channel between two ranks of a process: a ring of messages of one size in shared memory.
+ * A one-way channel between two ranks of a process: a ring of messages in shared memory.
  * @module
  */
 
@@ -12,7 +12,7 @@ export interface ChannelSetup {
   readonly from: number;
   readonly to: number;
   readonly memory: SharedArrayBuffer;
-  /** f32 elements of a message. */
+  /** f32 elements of the largest message. */
   readonly elements: number;
   /** Messages that fit. */
   readonly capacity: number;

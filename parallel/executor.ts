@@ -154,12 +154,12 @@ export class SharedMemoryExecutor implements CollectiveExecutor {
     const { kind, start = 0 } = attributes;
     if (kind === "send") {
       const channel = this.#channel(attributes.group);
-      await memory.readInto(x, channel.room());
+      await memory.readInto(x, channel.room().subarray(0, elementCount(x)));
       return channel.sent();
     }
     if (kind === "receive") {
       const channel = this.#channel(attributes.group);
-      memory.write(y, channel.message());
+      memory.write(y, channel.message().subarray(0, elementCount(y)));
       return channel.taken();
     }
     if (kind === "toHost" || kind === "fromHost") {

@@ -6,7 +6,7 @@
 import { loadTokenizer, streamDecoder, type Tokenizer } from "../data/tokenizer.ts";
 import { UserError } from "../errors.ts";
 import { openCheckpoint } from "./checkpoint.ts";
-import { generateTokens } from "./generate_tokens.ts";
+import { type CompileProgress, generateTokens } from "./generate_tokens.ts";
 import type { GenerationMesh } from "./generation_job.ts";
 import type { SamplingOptions } from "./sampling.ts";
 
@@ -24,6 +24,8 @@ export interface GenerateAllOptions extends Partial<SamplingOptions>, Generation
   readonly onText?: (text: string, index: number) => void;
   /** Told of each text that is finished. */
   readonly onFinished?: (generated: Generated, index: number) => void;
+  /** Told of kernels that are compiled before the first token. */
+  readonly onCompile?: (progress: CompileProgress) => void;
   /** Told in words what goes wrong while it may still go on. */
   readonly onMessage?: (message: string) => void;
   /** Ends the texts early. */
@@ -42,9 +44,15 @@ export interface Generated {
   readonly text: string;
   /** Tokens made. */
   readonly tokens: number;
-  /** Time from the first token of the prompt going in to the first new token; absent if there was none. */
+  /** Tokens of the prompt that the model read: its last ones, where it has more than positions. */
+  readonly promptTokens: number;
+  /** Time from the prompt going in to the first new token; absent if there was none. */
   readonly firstTokenMilliseconds: number | undefined;
-  /** Time from the first token of the prompt going in to the last new token. */
+  /** Tokens of the prompt in that time. */
+  readonly prefillTokensPerSecond: number | undefined;
+  /** New tokens behind the first, in the time since it; absent if there were none. */
+  readonly decodeTokensPerSecond: number | undefined;
+  /** Time from the prompt going in to the last new token. */
   readonly seconds: number;
   /** False if it was ended early. */
   readonly finished: boolean;
@@ -68,17 +76,17 @@ class GrowingText {
   #last = 0;
   readonly #decoder: ReturnType<typeof streamDecoder>;
 
-  constructor(readonly tokenizer: Tokenizer, readonly emit: (piece: string) => void) {
+  constructor(readonly tokenizer: Tokenizer, readonly promptTokens: number, readonly emit: (piece: string) => void) {
     this.#decoder = streamDecoder(tokenizer);
   }
 
-  begin(): void {
-    this.#begun = performance.now();
+  begin(at: number): void {
+    this.#begun = at;
   }
 
-  push(token: number): void {
-    this.#last = performance.now();
-    this.#first ??= this.#last;
+  push(token: number, at: number): void {
+    this.#last = at;
+    this.#first ??= at;
     this.tokens++;
     if (token !== this.tokenizer.endOfText) this.#add(this.#decoder.push(token));
   }
@@ -94,12 +102,16 @@ class GrowingText {
   }
 
   get result(): Generated {
-    const { text, tokens, finished } = this;
+    const { text, tokens, promptTokens, finished } = this;
     const begun = this.#begun ?? this.#last;
+    const firstTokenMilliseconds = this.#first === undefined ? undefined : this.#first - begun;
     return {
       text,
       tokens,
-      firstTokenMilliseconds: this.#first === undefined ? undefined : this.#first - begun,
+      promptTokens,
+      firstTokenMilliseconds,
+      prefillTokensPerSecond: firstTokenMilliseconds && promptTokens / firstTokenMilliseconds * 1e3,
+      decodeTokensPerSecond: tokens > 1 ? (tokens - 1) / (this.#last - this.#first!) * 1e3 : undefined,
       seconds: tokens === 0 ? 0 : (this.#last - begun) / 1e3,
       finished,
     };
@@ -125,14 +137,18 @@ function encodeAll(prompts: readonly string[], tokenizer: Tokenizer, vocabularyS
  * out, the last half of the text is read anew. Rejects with `UserError` or `MachineError`.
  */
 export async function generateAll(options: GenerateAllOptions): Promise<GeneratedTexts> {
-  const { prompts, tokens, seed = 1337, onText, onFinished, onMessage, signal } = options;
+  const { prompts, tokens, seed = 1337, onText, onFinished, onCompile, onMessage, signal } = options;
   if (prompts.length === 0) return { texts: [], seconds: 0 };
   const sampling = { temperature: options.temperature ?? 0.8, topK: options.topK ?? 0, topP: options.topP ?? 1 };
   const checkpoint = await openCheckpoint(options.checkpoint);
   checkpoint.close();
   const { configuration, folder } = checkpoint;
   const tokenizer = await loadTokenizer(folder);
-  const texts = prompts.map((_, i) => new GrowingText(tokenizer, (piece) => onText?.(piece, i)));
+  const ids = encodeAll(prompts, tokenizer, configuration.vocabularySize);
+  const texts = ids.map(({ length }, i) => {
+    const read = Math.min(length, configuration.maximumSequenceLength);
+    return new GrowingText(tokenizer, read, (piece) => onText?.(piece, i));
+  });
   // Only plain data goes to the ranks.
   const { pp, tp, devices, stallTimeout } = options;
   const request = {
@@ -142,29 +158,30 @@ export async function generateAll(options: GenerateAllOptions): Promise<Generate
     stallTimeout,
     folder,
     configuration,
-    prompts: encodeAll(prompts, tokenizer, configuration.vocabularySize),
+    prompts: ids,
     tokens,
     endOfText: tokenizer.endOfText,
     choices: Math.min(configuration.vocabularySize, tokenizer.vocabularySize),
     sampling,
     seed,
   };
-  let begun = 0;
-  let ended = 0;
+  let begun = Infinity;
+  let ended = -Infinity;
   await generateTokens(request, {
-    onBegin(index) {
-      begun ||= performance.now();
-      texts[index].begin();
+    onBegin(index, at) {
+      begun = Math.min(begun, at);
+      texts[index].begin(at);
     },
-    onToken(index, token, last) {
-      ended = performance.now();
+    onToken(index, token, last, at) {
+      ended = at;
       const text = texts[index];
-      text.push(token);
+      text.push(token, at);
       if (!last) return;
       text.finished = true;
       text.end();
       onFinished?.(text.result, index);
     },
+    ...(onCompile ? { onCompile } : {}),
     ...(onMessage ? { onMessage } : {}),
     signal,
   });

@@ -15,7 +15,7 @@ import { type RankLayout, soleRank } from "./rank_layout.ts";
 import type { SamplingOptions } from "./sampling.ts";
 import { trainOptions } from "./options.ts";
 import { completeSettings } from "./settings.ts";
-import type { TurnOptions } from "./turns.ts";
+import { blockRowsOf, type TurnOptions } from "./turns.ts";
 
 /** Seconds that a rank waits for another before all is given up, where nothing else is asked for. */
 export const usualStallTimeout = trainOptions.stallTimeout.fallback;
@@ -53,6 +53,8 @@ export interface GenerationJob extends TurnOptions {
   readonly request: TokenRequest;
   readonly rank: number;
   readonly mesh: Mesh;
+  /** Rows of the blocks of tokens that go through at once. */
+  readonly blockRows: readonly number[];
   readonly executor: ExecutorSetup;
   /** The tokens chosen for each slot, from the rank that has all logits. */
   readonly mailboxes: readonly MailboxSetup[];
@@ -105,14 +107,18 @@ export function generationJobs(request: TokenRequest): GenerationJob[] {
   const chosen = selectionsFor(devices, selections);
   const last = rankAt(mesh, { data: 0, pipeline: pp - 1, tensor: 0 });
   const mailboxes = Array.from({ length: slots }, () => createMailbox(last));
-  return makeExecutors(configuration, mesh, completeSettings({ pp, tp }), layouts, [1]).map((executor, rank) => ({
+  const positions = configuration.maximumSequenceLength;
+  const blockRows = blockRowsOf(prompts, { tokens, positions });
+  const rows = [Math.max(...blockRows)];
+  return makeExecutors(configuration, mesh, completeSettings({ pp, tp }), layouts, rows).map((executor, rank) => ({
     request,
     slots,
     tokens,
     endOfText,
-    positions: configuration.maximumSequenceLength,
+    positions,
     rank,
     mesh,
+    blockRows,
     executor,
     mailboxes,
     selection: chosen[rank],

@@ -101,6 +101,11 @@ export class GraphBuilder {
     );
   }
 
+  /** Tokens of a micro-batch. */
+  get rows(): number {
+    return this.options.batch * this.options.sequenceLength;
+  }
+
   /** `[N, width]` as it passes between parts. */
   hiddenShape(part: ModelPart, rows: number): number[] {
     const { tensor, sequenceParallel } = part;
@@ -108,9 +113,9 @@ export class GraphBuilder {
   }
 
   /** What comes from the part before (`activations`) or behind (`gradients`), into a tensor of its own. */
-  receive(kind: "activations" | "gradients", index: number, part: ModelPart, slot: number): Tensor {
-    const { graph, options: { batch, sequenceLength } } = this;
-    const shape = this.hiddenShape(part, batch * sequenceLength);
+  receive(kind: "activations" | "gradients", index: number, part: ModelPart, slot: number, rows = this.rows): Tensor {
+    const { graph } = this;
+    const shape = this.hiddenShape(part, rows);
     const hidden = graph.tensor(`${kind} ${index}.${slot}`, shape, "input");
     graph.add(collective, [], { kind: "receive", group: `${kind} ${index}`, shape }, { outputs: [hidden] });
     return hidden;

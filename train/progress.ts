@@ -142,6 +142,7 @@ export function progressReporter(terminal: Terminal, options: { quiet: boolean }
         const { done, total, seconds } = event;
         if (terminal.isTerminal && done < total) return relive(`compiling kernels ${done} of ${total}`);
         if (done === total) {
+          clear();
           return leads && seconds > compileSeconds && line(`compiled ${total} kernels in ${seconds.toFixed(1)} s`);
         }
         const now = performance.now();

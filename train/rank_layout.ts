@@ -77,6 +77,8 @@ export interface ModelGraphOptions {
   readonly sequenceLength: number;
   /** Segments wanted; `train` brings `update`. */
   readonly segments: readonly ("train" | "evaluate" | "decode")[];
+  /** Of `decode`: rows of the blocks of tokens that go through at once; 1 if left out. */
+  readonly blockRows?: readonly number[];
   /** Probability of dropout while training. */
   readonly dropout?: number;
   /** Keep the logits and hidden states of `evaluate` for reading. */

@@ -102,9 +102,9 @@ export type RankMessage =
   | { readonly type: "checkpoint"; readonly step: number; readonly slot: number; readonly save: boolean }
   | { readonly type: "straggler"; readonly step: number; readonly machine: number; readonly slowness: number }
   | { readonly type: "trace"; readonly spans: TraceSpans }
-  // Of a rank that generates: a text's first turn, and a new token of it.
-  | { readonly type: "begun"; readonly text: number }
-  | { readonly type: "token"; readonly text: number; readonly token: number }
+  // Of a rank that generates: a text's first turn begins, and a new token of it. `at`: ms since 1970 by a clock of all ranks.
+  | { readonly type: "begun"; readonly text: number; readonly at: number }
+  | { readonly type: "token"; readonly text: number; readonly token: number; readonly at: number }
   /** `regroups`: it ended to let a machine in. */
   | { readonly type: "done"; readonly step: number; readonly stopped: boolean; readonly regroups: boolean }
   // What went wrong is told at once, and again when the device has been let go, which may take its time.

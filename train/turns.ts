@@ -1,10 +1,45 @@
 /**
- * Whose turn it is: which token of which text goes through the model next.
+ * Whose turn it is: which tokens of which text go through the model next.
  *
- * Texts under way have a slot each, and slots take turns, a token at a time; a text that is finished makes room for the
- * next that waits. Every rank goes through the same turns by itself: all that it must be told are the tokens chosen.
+ * Texts under way have a slot each, and slots take turns, a block of a prompt's tokens or a new token at a time; a text that
+ * is finished makes room for the next that waits. Every rank goes through the same turns by itself: all that it must be told
+ * are the tokens chosen.
  * @module
  */
+
+import type { TokenBlock } from "./decode.ts";
+
+/** Rows that blocks of tokens may have: few sizes, since each has a graph of its own. */
+const blockSizes = [1, 16, 64, 256] as const;
+
+/**
+ * Rows of the block for the first of `tokens` tokens to be read, where the model has `room` positions left: of the largest
+ * that they fill to a half, so that less is computed in vain than a second block would take.
+ */
+function rowsFor(tokens: number, room: number): number {
+  return blockSizes.findLast((rows) => rows <= room && 2 * tokens >= rows) ?? 1;
+}
+
+/** The sizes of blocks that `turnsOf` may ask for. */
+export function blockRowsOf(
+  prompts: readonly (readonly number[])[],
+  { tokens, positions }: Pick<TurnOptions, "tokens" | "positions">,
+): number[] {
+  const found = new Set([1]);
+  const read = (count: number) => {
+    for (let at = 0; at < count;) {
+      const rows = rowsFor(count - at, positions - at);
+      found.add(rows);
+      at += Math.min(rows, count - at);
+    }
+  };
+  for (const { length } of prompts) {
+    read(Math.min(length, positions));
+    // Where positions run out, the last half is read anew.
+    if (length + tokens > positions) read(positions + 1 - Math.ceil(positions / 2));
+  }
+  return [...found].sort((a, b) => a - b);
+}
 
 /** What the turns depend on. */
 export interface TurnOptions {
@@ -18,18 +53,15 @@ export interface TurnOptions {
   readonly endOfText: number | undefined;
 }
 
-/** A token of a text on its way through the model. */
-export interface Turn {
-  readonly slot: number;
+/** Tokens of a text on their way through the model. */
+export interface Turn extends TokenBlock {
   /** Index of the text. */
   readonly text: number;
-  readonly token: number;
-  readonly position: number;
   /** New tokens that the text has so far. */
   readonly made: number;
   /** True if this is the text's first turn. */
   readonly begins: boolean;
-  /** True if a new token is to be chosen behind it. */
+  /** True if a new token is to be chosen behind them. */
   readonly chooses: boolean;
 }
 
@@ -81,10 +113,12 @@ export function* turnsOf(
         text.first += Math.ceil(positions / 2);
         text.position = 0;
       }
-      const { index, ids, first, made } = text;
-      const position = text.position++;
-      const token = ids[first + position];
-      yield { slot, text: index, token, position, made, begins, chooses: first + position + 1 === ids.length };
+      const { index, ids, first, position, made } = text;
+      const left = ids.length - first - position;
+      const rows = rowsFor(left, positions - position);
+      const tokens = Uint32Array.from(ids.slice(first + position, first + position + rows));
+      text.position += tokens.length;
+      yield { slot, text: index, tokens, rows, position, made, begins, chooses: tokens.length === left };
     }
   } while (underWay.some(Boolean));
 }

@@ -40,6 +40,13 @@ async function generate(folder: string, args: string, env: Record<string, string
   return { code, stdout: text.decode(stdout), stderr: text.decode(stderr) };
 }
 
+/** The last line, behind one of kernels if compiling them took long. */
+const summary = (tokens: number | string, end = "") =>
+  new RegExp(
+    `^(comp.*\\n)*${tokens} tokens, \\d+\\.\\d tokens/s: first token after \\d+ ms, ` +
+      `prefill \\d+\\.\\d tokens/s, decode \\d+\\.\\d tokens/s${end}\\n$`,
+  );
+
 Deno.test("generate --prompts writes the same texts as JSON lines and as text, on one rank and on two stages", () =>
   inFolder(async (folder) => {
     const many = "--prompts prompts.txt --tokens 12";
@@ -49,10 +56,14 @@ Deno.test("generate --prompts writes the same texts as JSON lines and as text, o
     assert.deepEqual(lines.map(({ index }) => index).sort(), [0, 1, 2, 3]);
     for (const line of lines) {
       assert.equal(line.tokens, 12);
-      assert.ok(line.firstTokenMilliseconds > 0 && line.seconds > 0);
+      assert.ok(line.firstTokenMilliseconds > 0 && line.seconds > line.firstTokenMilliseconds / 1e3);
+      assert.equal(line.promptTokens, line.prompt.length);
+      const { prefillTokensPerSecond, decodeTokensPerSecond } = line;
+      const seconds = line.promptTokens / prefillTokensPerSecond + 11 / decodeTokensPerSecond;
+      assert.ok(Math.abs(seconds / line.seconds - 1) < 1e-6);
       assert.equal(line.finished, true);
     }
-    assert.match(staged.stderr, /^48 tokens, \d+\.\d tokens\/s, first token after \d+ ms \(median\)\n$/);
+    assert.match(staged.stderr, summary(48, " \\(medians of the texts\\)"));
 
     const plain = await generate(folder, many);
     assert.equal(plain.code, 0, plain.stderr);
@@ -62,7 +73,8 @@ Deno.test("generate --prompts writes the same texts as JSON lines and as text, o
     assert.equal(plain.stdout, expected);
 
     const one = await generate(folder, "--prompt days --tokens 5");
-    assert.match(one.stderr, /^5 tokens, \d+\.\d tokens\/s, first token after \d+ ms\n$/);
+    assert.match(one.stderr, summary(5));
+    assert.match((await generate(folder, "--prompt days --tokens 1")).stderr, /prefill \d+\.\d tokens\/s\n$/);
     assert.ok(one.stdout.startsWith("days") && one.stdout.endsWith("\n"));
   }));
 
@@ -110,5 +122,5 @@ Deno.test("an interrupt ends generate with what was written, exit code 0", () =>
     assert.ok(performance.now() - interrupted < 3000);
     // The texts behind the first were under way as well.
     assert.match(output, /^\[1\]\nthe whale[^]*\n\n\[2\]\nswam\nnorth[^]+\n\n\[3\]\nfor 7[^]+\n$/);
-    assert.match(stderr, /^\d+ tokens, \d+\.\d tokens\/s, first token after \d+ ms \(median\)\n$/);
+    assert.match(stderr, summary("\\d+", " \\(medians of the texts\\)"));
   }));

@@ -4,7 +4,7 @@ import { openSafetensors } from "../../data/safetensors.ts";
 import type { Device } from "../../gpu/device.ts";
 import { fromHuggingFace } from "../../model/configuration.ts";
 import { paddedVocabulary } from "../../model/parameters.ts";
-import { computeLogits, takeToken } from "../../train/decode.ts";
+import { computeLogits, takeTokens } from "../../train/decode.ts";
 import { ModelProgram } from "../../train/model_program.ts";
 import type { ModelGraphOptions } from "../../train/rank_layout.ts";
 import { readReference, type Reference } from "../fixtures.ts";
@@ -51,6 +51,7 @@ export async function compareModel(
     batch: B,
     sequenceLength: T,
     segments: ["train", "evaluate", "decode"],
+    blockRows: [1, 16],
     observe: true,
     ...options,
   });
@@ -126,10 +127,14 @@ export async function compareModel(
     const { prompt, tokens } = manifest.greedy[name];
     const logits = new Float32Array(paddedVocabulary(configuration));
     const sequence: number[] = [...prompt];
-    for (let position = 0; sequence.length < prompt.length + tokens.length; position++) {
-      await takeToken(model, { token: sequence[position], position });
-      if (position + 1 < sequence.length) continue;
-      await computeLogits(model, logits);
+    for (let position = 0; sequence.length < prompt.length + tokens.length;) {
+      // The prompt in a block, what follows token by token.
+      const next = Uint32Array.from(sequence.slice(position, position + 16));
+      const taken = { tokens: next, rows: next.length === 1 ? 1 : 16, position, slot: 0 };
+      await takeTokens(model, taken);
+      position += next.length;
+      if (position < sequence.length) continue;
+      await computeLogits(model, taken, logits);
       const real = logits.subarray(0, configuration.vocabularySize);
       sequence.push(real.indexOf(real.reduce((a, b) => Math.max(a, b))));
     }

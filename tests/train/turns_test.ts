@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { type Turn, type TurnOptions, turnsOf } from "../../train/turns.ts";
+import { blockRowsOf, type Turn, type TurnOptions, turnsOf } from "../../train/turns.ts";
 
 /** A model for the test: the next token depends on the tokens that it has in its positions. */
 const nextOf = (seen: readonly number[]) => (seen.reduce((sum, id, i) => sum + id * (i + 3), 7) * 31) % 11;
@@ -10,6 +10,7 @@ function run(prompts: number[][], options: TurnOptions): { made: number[][]; tur
   const made: number[][] = prompts.map(() => []);
   const waiting: (number | undefined)[] = new Array(options.slots).fill(undefined);
   const turns: Turn[] = [];
+  const sizes = blockRowsOf(prompts, options);
   const chosen = (slot: number) => {
     const token = waiting[slot];
     assert.notEqual(token, undefined, "each choice is asked for once, behind its turn");
@@ -17,12 +18,14 @@ function run(prompts: number[][], options: TurnOptions): { made: number[][]; tur
     return token!;
   };
   for (const turn of turnsOf(prompts, options, chosen)) {
-    const { slot, text, token, position } = turn;
+    const { slot, text, tokens, rows, position } = turn;
     turns.push(turn);
-    assert.ok(position < options.positions);
+    assert.ok(tokens.length >= 1 && tokens.length <= rows && rows <= 2 * tokens.length);
+    assert.ok(position + rows <= options.positions, "no row is behind the model's positions");
+    assert.ok(sizes.includes(rows), "the sizes of blocks are known before");
     assert.ok(position <= caches[slot].length, "no position is skipped");
     assert.equal(turn.begins, !turns.slice(0, -1).some((earlier) => earlier.text === text));
-    caches[slot] = [...caches[slot].slice(0, position), token];
+    caches[slot] = [...caches[slot].slice(0, position), ...tokens];
     if (!turn.chooses) continue;
     assert.equal(turn.made, made[text].length);
     waiting[slot] = nextOf(caches[slot]);
@@ -52,10 +55,23 @@ function alone(prompt: number[], { tokens, positions, endOfText }: TurnOptions):
   return made;
 }
 
-const prompts = [[1], [5, 2, 9, 4, 4], [3, 3], Array.from({ length: 23 }, (_, i) => i % 7), [8, 1, 6], [2], [10, 0]];
+const long = (length: number) => Array.from({ length }, (_, i) => i % 7);
+const prompts = [
+  [1],
+  [5, 2, 9, 4, 4],
+  [3, 3],
+  long(23),
+  [8, 1, 6],
+  [2],
+  [10, 0],
+  long(16),
+  long(15),
+  long(17),
+  long(100),
+];
 
 Deno.test("turnsOf() gives every text what it gets alone, however many are under way and where positions run out", () => {
-  for (const positions of [1, 2, 7, 8, 100]) {
+  for (const positions of [1, 2, 7, 8, 64, 100]) {
     for (const endOfText of [undefined, 4]) {
       for (const slots of [1, 2, 3, 7]) {
         const options = { slots, tokens: 19, positions, endOfText };
@@ -74,4 +90,17 @@ Deno.test("turnsOf() has slots take turns and gives a slot that is free to the n
     ...["0:3", "0:3", "0:3", "0:3"],
   ]);
   assert.deepEqual(turns.slice(-4).map(({ chooses }) => chooses), [false, false, true, true]);
+});
+
+Deno.test("turnsOf() reads prompts in few blocks, of which half is used at least", () => {
+  const blocks = (length: number, positions = 1024) =>
+    run([long(length)], { slots: 1, tokens: 1, positions, endOfText: undefined }).turns.map(({ rows }) => rows);
+  assert.deepEqual(blocks(1), [1]);
+  assert.deepEqual(blocks(7), new Array(7).fill(1));
+  assert.deepEqual(blocks(15), [16]);
+  assert.deepEqual(blocks(17), [16, 1]);
+  assert.deepEqual(blocks(600), [256, 256, 64, 16, 16].slice(0, blocks(600).length));
+  assert.deepEqual(blocks(1000), [256, 256, 256, 256]);
+  assert.deepEqual(blocks(127, 128), [64, 64]);
+  assert.deepEqual(blocks(100, 100), [64, 16, 16, 1, 1, 1, 1]);
 });
