@@ -106,7 +106,7 @@ function attentions(): KernelCase[] {
   return [
     of(8, 4, 4, 32, 128),
     of(1, 12, 12, 64, 1024),
-    make(attentionDecode, "12x1024x64, 64 rows", [[64, 3 * 768], {
+    make(attentionDecode, "64x12x1024x64", [[64, 3 * 768], {
       shape: [1],
       dtype: "u32",
       values: Uint32Array.of(decode.positions - 64),

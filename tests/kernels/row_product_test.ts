@@ -3,8 +3,9 @@ import type { DataType } from "../../graph/tensor.ts";
 import { rowProduct } from "../../kernels/row_product.ts";
 import { type Overrides, runOn, scaledMax, withDevice } from "./harness.ts";
 
+/** Numbers that every type holds exactly. */
 const numbers = (count: number, phase: number) =>
-  Float32Array.from({ length: count }, (_, i) => Math.sin(i * 1.7 + phase));
+  Float32Array.from({ length: count }, (_, i) => Math.round(Math.sin(i * 1.7 + phase) * 32) / 32);
 
 /** `x w + bias + addend` in double precision. */
 function expectedOf(layout: "NN" | "NT", x: Float32Array, w: Float32Array, more: readonly Float32Array[], N: number) {
@@ -45,7 +46,7 @@ Deno.test("the product of one row is that of plain arithmetic, in both layouts, 
         }, { overrides, activationType });
         const more = [...(bias ? [data.bias] : []), ...(addend ? [data.addend] : [])];
         const error = scaledMax(found.y, expectedOf(layout, data.x, data.w, more, N));
-        assert.ok(error < (activationType === "f32" ? 2e-6 : 2e-2), `${layout} ${K}x${N} ${activationType}: ${error}`);
+        assert.ok(error < (activationType === "f32" ? 2e-6 : 4e-3), `${layout} ${K}x${N} ${activationType}: ${error}`);
       }
     }
   }));
