@@ -74,7 +74,9 @@ export async function compileTimes(device: Device, overrides: Partial<Capabiliti
   for (const [model, { configuration, batch, sequenceLength }] of Object.entries(compiledModels)) {
     const segments = ["train", "evaluate", "decode"] as const;
     for (const segment of segments) {
-      const rows = segment === "decode" ? { batch: 1, sequenceLength: 1 } : { batch, sequenceLength };
+      const rows = segment === "decode"
+        ? { batch: 1, sequenceLength: 1, blockRows: [1, 16, 64] }
+        : { batch, sequenceLength };
       const { graph } = buildModelGraph({ configuration, ...rows, segments: [segment] });
       const plan = makePlan(graph, { ...device.capabilities, ...overrides });
       for (const { kernel, windows } of distinctKernels(plan)) {

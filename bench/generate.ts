@@ -38,7 +38,7 @@ export async function measureGeneration(): Promise<GenerationResult> {
     );
     const run = async (mesh: string) => {
       const told = await muster(`generate --checkpoint ${folder}/run --prompts ${prompts} --tokens 40 ${mesh}`);
-      const [, speed, first] = /([\d.]+) tokens\/s, first token after (\d+) ms/.exec(told)!;
+      const [, speed, first] = /([\d.]+) tokens\/s: first token after (\d+) ms/.exec(told)!;
       return { speed: Number(speed), first: Number(first) };
     };
     const alone: number[] = [];
