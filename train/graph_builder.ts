@@ -85,7 +85,7 @@ export class GraphBuilder {
 
   /** The forward pass of a part; ends with logits or `[N, width]`. */
   forward(part: ModelPart, inputs: ForwardInputs, length: number, hidden?: Tensor, observe?: Observer): Tensor {
-    const { graph, options: { configuration }, rope } = this;
+    const { graph, layout, options: { configuration }, rope } = this;
     return forwardPass(
       {
         graph,
@@ -94,6 +94,7 @@ export class GraphBuilder {
         parameters: this.#byName,
         inputs: { ...inputs, ...(rope ? { rope } : {}) },
         sequenceLength: length,
+        separateActivations: layout.recompute === "selective",
       },
       hidden,
       observe,
