@@ -6,6 +6,7 @@
  */
 
 import { MachineError } from "../errors.ts";
+import { imageFormat, layoutEntries } from "./bindings.ts";
 import type { Capabilities } from "./capabilities.ts";
 import type { Trace } from "./trace.ts";
 
@@ -115,24 +116,14 @@ export class Device {
   createImage(width: number, height: number, halves: boolean): GPUTexture {
     this.objectsCreated++;
     const usage = GPUTextureUsage.STORAGE_BINDING | GPUTextureUsage.COPY_DST;
-    return this.gpu.createTexture({ size: [width, height], format: halves ? "rg32uint" : "rgba32float", usage });
+    return this.gpu.createTexture({ size: [width, height], format: imageFormat(halves), usage });
   }
 
-  /**
-   * Binding 0 is a uniform block. `bindings` has a letter for each of the others, from 1 on: `b` is a read-write storage buffer,
-   * `f` and `h` are storage textures to read, of vectors of four f32 or halves.
-   */
+  /** The layout of these bindings (`bindings.ts`). */
   bindGroupLayout(bindings: string): GPUBindGroupLayout {
     let layout = this.#bindLayouts.get(bindings);
     if (!layout) {
-      const entries = ["u", ...bindings].map((kind, binding): GPUBindGroupLayoutEntry => ({
-        binding,
-        visibility: GPUShaderStage.COMPUTE,
-        ...(kind === "f" || kind === "h"
-          ? { storageTexture: { access: "read-only", format: kind === "h" ? "rg32uint" : "rgba32float" } }
-          : { buffer: { type: kind === "u" ? "uniform" : "storage" } }),
-      }));
-      layout = this.gpu.createBindGroupLayout({ entries });
+      layout = this.gpu.createBindGroupLayout({ entries: layoutEntries(bindings) });
       this.#bindLayouts.set(bindings, layout);
       this.#pipelineLayouts.set(bindings, this.gpu.createPipelineLayout({ bindGroupLayouts: [layout] }));
     }
