@@ -121,6 +121,7 @@ function product(target: Target, op: Op<MatmulAttributes>, sizes: Sizes, piece: 
     b: b.dtype,
     c: c.dtype,
     images: imageA !== undefined && imageB !== undefined,
+    activation: activation !== undefined,
   });
   // An activation function waits for the last of several sums.
   const last = k.start + k.count === sizes.K;
