@@ -12,6 +12,7 @@ import {
   type DataType,
   elementCount,
   type Role,
+  rowCount,
   rowSize,
   type Tensor,
   type TensorDescription,
@@ -72,6 +73,13 @@ export interface Bank {
   readonly members: readonly Tensor[];
 }
 
+/** Where the memory of a view is. */
+export interface View {
+  readonly whole: Tensor;
+  /** First of the whole's rows. */
+  readonly start: number;
+}
+
 /** A graph under construction. */
 export class Graph {
   /** Every tensor, by id. */
@@ -80,6 +88,8 @@ export class Graph {
   readonly segments: Map<string, Op[]> = new Map();
   /** Banks by the id of their flat tensor. */
   readonly banks: Map<number, Bank> = new Map();
+  /** By id, the tensors that are some rows of another. */
+  readonly views: Map<number, View> = new Map();
   #names = new Set<string>();
   #current: Op[] | undefined;
 
@@ -123,6 +133,32 @@ export class Graph {
     const tensor = this.tensor(name, [Math.max(1, Math.ceil(length / unit)) * unit], role, { dtype });
     this.banks.set(tensor.id, { tensor, members: [...members] });
     return tensor;
+  }
+
+  /**
+   * Some rows of `whole` as a tensor: the same memory, nothing is copied. `start` is a multiple of 64. What is put in the
+   * place of `whole` later (by sharding, by recomputation) is not seen by its views.
+   */
+  rows(whole: Tensor, start: number, count: number): Tensor {
+    if (count === rowCount(whole)) return whole;
+    const shape = whole.shape.length > 1 ? [count, rowSize(whole)] : [count];
+    const rows = this.tensor(`${whole.name} from ${start}`, shape, whole.role, whole);
+    this.views.set(rows.id, { whole, start });
+    return rows;
+  }
+
+  /** One tensor of the rows of `parts`, which become views of it; all but the last have a multiple of 64 rows. */
+  stack(name: string, parts: readonly Tensor[]): Tensor {
+    const [first] = parts;
+    if (parts.length === 1) return first;
+    const rows = parts.reduce((sum, part) => sum + rowCount(part), 0);
+    const whole = this.tensor(name, [rows, rowSize(first)], first.role, first);
+    let start = 0;
+    for (const part of parts) {
+      this.views.set(part.id, { whole, start });
+      start += rowCount(part);
+    }
+    return whole;
   }
 
   /** Ops added while `build` runs go to the segment `name`, behind those it has. */

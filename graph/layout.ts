@@ -72,7 +72,7 @@ function layOutTensor(tensor: Tensor, limit: number, blocks: Block[]): Part[] {
 }
 
 /** Members one behind the other in chunks of at most `limit` bytes; only a member larger than that is cut. */
-function layOutBank(bank: Bank, limit: number, blocks: Block[], parts: Part[][]): void {
+function layOutBank(bank: Bank, limit: number, blocks: Block[], parts: (readonly Part[])[]): void {
   const bytes = bytesOf(bank.tensor.dtype);
   const padded = (size: number) => Math.ceil(size / (alignedElements * bytes)) * alignedElements * bytes;
   const chunks: { block: number; bytes: number }[] = [];
@@ -114,13 +114,31 @@ function layOutBank(bank: Bank, limit: number, blocks: Block[], parts: Part[][])
   for (const { bytes } of chunks) blocks.push({ bytes, owner: bank.tensor });
 }
 
+/** The parts of a view: those of the whole, as far as its rows reach. */
+function partsOfView(view: Tensor, start: number, whole: readonly Part[]): Part[] {
+  const rowBytes = rowSize(view) * bytesOf(view.dtype);
+  const end = start + rowCount(view);
+  return whole.flatMap((part) => {
+    const from = Math.max(start, part.startRow);
+    const to = Math.min(end, part.startRow + part.rows);
+    if (from >= to) return [];
+    const offset = part.offset + (from - part.startRow) * rowBytes;
+    if (offset % alignment !== 0) throw new Error(`${view.name} begins at byte ${offset} of its memory`);
+    return [{ block: part.block, offset, startRow: from - start, rows: to - from }];
+  });
+}
+
 /** Cuts every tensor of `graph` so that no part exceeds `limit` bytes. */
 export function layOut(graph: Graph, limit: number): Layout {
   const blocks: Block[] = [];
-  const parts: Part[][] = new Array(graph.tensors.length);
+  const parts: (readonly Part[])[] = new Array(graph.tensors.length);
   for (const bank of graph.banks.values()) layOutBank(bank, limit, blocks, parts);
-  for (const tensor of graph.tensors) {
-    if (!parts[tensor.id]) parts[tensor.id] = layOutTensor(tensor, limit, blocks);
-  }
+  const place = (tensor: Tensor): readonly Part[] => {
+    const view = graph.views.get(tensor.id);
+    return parts[tensor.id] ??= view
+      ? partsOfView(tensor, view.start, place(view.whole))
+      : layOutTensor(tensor, limit, blocks);
+  };
+  graph.tensors.forEach(place);
   return { blocks, parts };
 }

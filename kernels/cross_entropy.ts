@@ -5,14 +5,14 @@
  * upstream f32 [1]; lossSum [1]; rowLoss [N]; statistics [N, 2] (maximum, 1 / Σ exp). The mean is left to whoever knows how many targets count in the
  * whole step: its reciprocal is the upstream.
  *
- * The gradient overwrites the logits: `(softmax - onehot) upstream`. Row kernel; 4 N P bytes forward (the row is read
- * twice), 8 N P backward.
+ * The gradient overwrites the logits: `(softmax - onehot) upstream`. Row kernel, which sums while it looks for the maximum
+ * (Milakov and Gimelshein, "Online normalizer calculation for softmax", 2018); 4 N P bytes forward, 8 N P backward.
  * @module
  */
 
 import { ceilDivide, type Dispatch, kernel, rowRanges, type Target, windowOf } from "../graph/dispatch.ts";
 import type { Backward, OpDefinition } from "../graph/graph.ts";
-import { rowCount, rowSize, type Tensor } from "../graph/tensor.ts";
+import { bytesOf, rowCount, rowSize, type Tensor, type TensorDescription } from "../graph/tensor.ts";
 import combineText from "./cross_entropy_combine.wgsl" with { type: "text" };
 import gradientText from "./cross_entropy_gradient.wgsl" with { type: "text" };
 import text from "./cross_entropy.wgsl" with { type: "text" };
@@ -37,12 +37,16 @@ export interface SplitVocabulary {
 
 const components = ["x", "y", "z", "w"];
 
+/** Loss sum, losses and statistics, whatever the type of the logits. */
+function lossOutputs(rows: number): TensorDescription[] {
+  return [[1], [rows], [rows, 2]].map((shape) => ({ shape, dtype: "f32" }));
+}
+
 /** Inputs `[logits, targets, upstream]`, outputs `[lossSum, rowLoss, statistics]`. */
 export const crossEntropy: OpDefinition<CrossEntropyAttributes> = {
   name: "crossEntropy",
   infer([logits]) {
-    const rows = { shape: [rowCount(logits)] };
-    return [{ shape: [1] }, rows, { shape: [rowCount(logits), 2] }];
+    return lossOutputs(rowCount(logits));
   },
   gradient(backward, op) {
     const [logits, targets, upstream] = op.inputs;
@@ -64,7 +68,7 @@ export const crossEntropy: OpDefinition<CrossEntropyAttributes> = {
  */
 export const crossEntropyShare: OpDefinition<SplitVocabulary> = {
   name: "crossEntropyShare",
-  infer: ([logits]) => [{ shape: [rowCount(logits), 4] }],
+  infer: ([logits]) => [{ shape: [rowCount(logits), 4], dtype: "f32" }],
   lower: ({ inputs: [logits, targets], outputs: [share], attributes }, target) =>
     statisticsOf(target, logits, targets, undefined, share, attributes, true),
 };
@@ -72,7 +76,7 @@ export const crossEntropyShare: OpDefinition<SplitVocabulary> = {
 /** Inputs `[logits, targets, upstream, shares [ranks N, 4]]`, outputs `[lossSum, rowLoss, statistics]`; added to the sum. */
 export const crossEntropyOfShares: OpDefinition<SplitVocabulary> = {
   name: "crossEntropyOfShares",
-  infer: ([logits]) => [{ shape: [1] }, { shape: [rowCount(logits)] }, { shape: [rowCount(logits), 2] }],
+  infer: ([logits]) => lossOutputs(rowCount(logits)),
   gradient(backward, op) {
     const [logits, targets, upstream] = op.inputs;
     giveLogits(backward, op.name, [logits, targets, op.outputs[2], upstream], op.attributes);
@@ -116,14 +120,16 @@ function statisticsOf(
 ): Dispatch[] {
   const columns = rowSize(logits);
   const wide = columns % 4 === 0;
-  const at = wide ? "logits[start + column / 4u][column % 4u]" : "logits[start + column]";
+  const at = wide ? "load_logits(start + column / 4u)[column % 4u]" : "load_logits(start + column)";
   const made = rowKernel("kernels/cross_entropy.wgsl", text, target.capabilities, columns, {
+    TYPE: wide ? "vec4f" : "f32",
+    LOADS: Array.from({ length: 8 }, (_, i) => `    let v${i} = load_logits(i + ${i}u * LANES);`).join("\n"),
     MASK: wide
-      ? components.map((c, i) => `    if (column + ${i}u >= vocabulary) { v.${c} = -1e30; }`).join("\n")
-      : "    v = -1e30;",
+      ? components.map((c, i) => `      if (column + ${i}u >= p.vocabulary) { v.${c} = -1e30; }`).join("\n")
+      : "      v = -1e30;",
     STORE: (share ? storeShare : storeLoss).replace("{{TARGET}}", at),
     STATISTICS: share ? "vec4f" : "vec2f",
-  });
+  }, [logits.dtype]);
   return rowRanges(target, [logits]).map((range) => ({
     kernel: made,
     windows: [
@@ -135,7 +141,7 @@ function statisticsOf(
     uniforms: [range.count, rowValues(columns), vocabularySize, firstToken],
     workgroups: rowGrid(target.capabilities, range.count),
     flops: 5 * range.count * columns,
-    bytes: 4 * range.count * columns,
+    bytes: bytesOf(logits.dtype) * range.count * columns,
   }));
 }
 
@@ -171,14 +177,14 @@ const crossEntropyGradient: OpDefinition<SplitVocabulary & { readonly shape: rea
           `    if (column + ${i}u == hit) { d.${c} -= 1.0; }`,
         ]).join("\n")
         : "    if (column >= p.vocabulary) { d = 0.0; }\n    if (column == hit) { d -= 1.0; }",
-    });
+    }, [undefined, undefined, undefined, logits.dtype]);
     return rowRanges(target, [logits]).map((range) => ({
       kernel: made,
       windows: [windowOf(targets, range), windowOf(statistics, range), windowOf(upstream), windowOf(logits, range)],
       uniforms: [values, attributes.vocabularySize, attributes.firstToken],
       workgroups: [ceilDivide(values, 64), range.count, 1],
       flops: 4 * range.count * columns,
-      bytes: 8 * range.count * columns,
+      bytes: 2 * bytesOf(logits.dtype) * range.count * columns,
     }));
   },
 };

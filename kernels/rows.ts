@@ -7,7 +7,7 @@
 
 import type { Capabilities } from "../gpu/capabilities.ts";
 import { ceilDivide, type Kernel, kernel } from "../graph/dispatch.ts";
-import { bytesOf, type Tensor } from "../graph/tensor.ts";
+import { bytesOf, type DataType, type Tensor } from "../graph/tensor.ts";
 
 /** Threads that share a row. */
 export function lanesPerRow(capabilities: Capabilities): number {
@@ -55,11 +55,12 @@ export function rowKernel(
   capabilities: Capabilities,
   rowElements: number,
   constants: Record<string, string | number> = {},
+  types: readonly (DataType | undefined)[] = [],
 ): Kernel {
   const lanes = lanesPerRow(capabilities);
   const width = rowElements % 4 === 0 ? 4 : 1;
   const threads = lanes === 1 ? rowsPerWorkgroup : lanes;
-  const made = kernel(file, text, { PRELUDE: prelude(lanes, width), THREADS: threads, ...constants });
+  const made = kernel(file, text, { PRELUDE: prelude(lanes, width), THREADS: threads, ...constants }, types);
   return { ...made, variant: `lanes=${lanes} width=${width} ${made.variant}`.trim() };
 }
 

@@ -123,9 +123,7 @@ export function gpt2Block(forward: Forward, x: Tensor, layer: number): Tensor {
   });
 }
 
-/** The final norm and the logits of this rank's tokens. */
-export function gpt2Head(forward: Forward, x: Tensor, observe?: (name: string, hidden: Tensor) => void): Tensor {
-  const last = norm(forward, x, "ln_f");
-  observe?.("hidden.norm", last);
-  return linear(forward, enter(forward, last), forward.configuration.tied ? "wte" : "lm_head", "NT");
+/** The final norm. */
+export function gpt2Norm(forward: Forward, x: Tensor): Tensor {
+  return norm(forward, x, "ln_f");
 }

@@ -55,7 +55,7 @@ export interface Forward {
 }
 
 /** The parameter `name`. */
-export function parameter(forward: Forward, name: string): Tensor {
+export function parameter(forward: Pick<Forward, "parameters">, name: string): Tensor {
   const tensor = forward.parameters.get(name);
   if (!tensor) throw new Error(`The model has no parameter ${name}`);
   return tensor;
@@ -125,7 +125,7 @@ export function embed(forward: Forward, table: string, positions?: string): Tens
 
 /** `x w (+ bias) (+ addend)`; weights are `[in, out]` (NN) or `[out, in]` (NT). `x` is GELU of `activated`. */
 export function linear(
-  forward: Forward,
+  forward: Pick<Forward, "graph" | "parameters">,
   x: Tensor,
   weight: string,
   layout: "NN" | "NT",

@@ -85,9 +85,7 @@ export function llamaBlock(forward: Forward, x: Tensor, layer: number): Tensor {
   return linearResidual(forward, activated, `${l}.down_proj`, "NT", { residual: middle, site: 2 * layer + 2 });
 }
 
-/** The final norm and the logits of this rank's tokens. */
-export function llamaHead(forward: Forward, x: Tensor, observe?: (name: string, hidden: Tensor) => void): Tensor {
-  const last = norm(forward, x, "norm");
-  observe?.("hidden.norm", last);
-  return linear(forward, enter(forward, last), forward.configuration.tied ? "embed_tokens" : "lm_head", "NT");
+/** The final norm. */
+export function llamaNorm(forward: Forward, x: Tensor): Tensor {
+  return norm(forward, x, "norm");
 }

@@ -6,9 +6,9 @@
 import { fillNormal } from "../graph/random.ts";
 import { elementCount, type Tensor } from "../graph/tensor.ts";
 import type { ModelConfiguration } from "./configuration.ts";
-import { gpt2Block, gpt2Embed, gpt2Head, gpt2Parameters } from "./gpt2.ts";
-import type { Forward } from "./layers.ts";
-import { llamaBlock, llamaEmbed, llamaHead, llamaParameters } from "./llama.ts";
+import { gpt2Block, gpt2Embed, gpt2Norm, gpt2Parameters } from "./gpt2.ts";
+import { enter, type Forward, linear } from "./layers.ts";
+import { llamaBlock, llamaEmbed, llamaNorm, llamaParameters } from "./llama.ts";
 import type { Parameter } from "./parameters.ts";
 import type { ModelPart, Shard } from "./part.ts";
 
@@ -21,14 +21,16 @@ export interface Family {
   parameters(configuration: ModelConfiguration, shard: Shard): Parameter[];
   embed(forward: Forward): Tensor;
   block(forward: Forward, x: Tensor, layer: number): Tensor;
-  /** Logits `[N, vocabulary rows of the shard]`. */
-  head(forward: Forward, x: Tensor, observe?: Observer): Tensor;
+  /** The norm behind the last block. */
+  norm(forward: Forward, x: Tensor): Tensor;
+  /** Name of the token table, which is a tied model's output projection too. */
+  readonly table: string;
 }
 
 /** The families by the name that configurations use. */
 export const families: Record<ModelConfiguration["family"], Family> = {
-  gpt2: { parameters: gpt2Parameters, embed: gpt2Embed, block: gpt2Block, head: gpt2Head },
-  llama: { parameters: llamaParameters, embed: llamaEmbed, block: llamaBlock, head: llamaHead },
+  gpt2: { parameters: gpt2Parameters, embed: gpt2Embed, block: gpt2Block, norm: gpt2Norm, table: "wte" },
+  llama: { parameters: llamaParameters, embed: llamaEmbed, block: llamaBlock, norm: llamaNorm, table: "embed_tokens" },
 };
 
 /** The parameters of a part of a model. */
@@ -44,7 +46,10 @@ export function partParameters(configuration: ModelConfiguration, part: ModelPar
   });
 }
 
-/** The forward pass of a part: from tokens, or from the part before's `[N, width]`, to `[N, width]` or logits. */
+/**
+ * The forward pass of a part: from tokens, or from the part before's `[N, width]`, to `[N, width]`; where the head is, to
+ * what `outputProjection` takes.
+ */
 export function forwardPass(forward: Forward, hidden?: Tensor, observe?: Observer): Tensor {
   const { configuration, part } = forward;
   const family = families[configuration.family];
@@ -54,7 +59,19 @@ export function forwardPass(forward: Forward, hidden?: Tensor, observe?: Observe
     x = family.block(forward, x, layer);
     observe?.(`hidden.${layer + 1}`, x);
   }
-  return part.head ? family.head(forward, x, observe) : x;
+  if (!part.head) return x;
+  const last = family.norm(forward, x);
+  observe?.("hidden.norm", last);
+  return enter(forward, last);
+}
+
+/** The logits, `[N, vocabulary rows of the shard]`, of some or all rows of a forward pass that has the head. */
+export function outputProjection(
+  forward: Pick<Forward, "graph" | "configuration" | "parameters">,
+  x: Tensor,
+): Tensor {
+  const { family, tied } = forward.configuration;
+  return linear(forward, x, tied ? families[family].table : "lm_head", "NT");
 }
 
 /**

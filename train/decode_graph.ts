@@ -6,6 +6,7 @@
 
 import { collective } from "../graph/collective.ts";
 import { rowSize, type Tensor } from "../graph/tensor.ts";
+import { outputProjection } from "../model/model.ts";
 import { localSizes } from "../model/part.ts";
 import { type GraphBuilder, keep } from "./graph_builder.ts";
 
@@ -26,7 +27,7 @@ export const decodeSegments = {
 
 /** Builds them for every slot of the layout. */
 export function buildDecode(builder: GraphBuilder): DecodeTensors {
-  const { graph, layout: { parts: [part], indices: [index], slots }, options: { configuration } } = builder;
+  const { graph, parameters, layout: { parts: [part], indices: [index], slots }, options: { configuration } } = builder;
   const { maximumSequenceLength, headSize } = configuration;
   const { keyValueHeads } = localSizes(configuration, part.tensor);
   const token = graph.tensor("token", [1], "input", { dtype: "u32" });
@@ -48,7 +49,8 @@ export function buildDecode(builder: GraphBuilder): DecodeTensors {
     if (!part.head) continue;
     graph.segment(decodeSegments.head(slot), () => {
       const [, end] = part.layers;
-      let result = builder.forward({ ...part, embedding: false, layers: [end, end] }, { tokens: token }, 1, hidden);
+      const last = builder.forward({ ...part, embedding: false, layers: [end, end] }, { tokens: token }, 1, hidden);
+      let result = outputProjection({ graph, configuration, parameters }, last);
       if (part.tensor.size > 1) {
         const shape = [1, rowSize(result) * part.tensor.size];
         [result] = graph.add(collective, [result], { kind: "allGather", group: "tensor", shape }, {

@@ -3,7 +3,6 @@
  * @module
  */
 
-import { crossEntropy, crossEntropyOfShares, crossEntropyShare } from "../kernels/cross_entropy.ts";
 import { gelu } from "../kernels/gelu.ts";
 import { layernorm } from "../kernels/layernorm.ts";
 import { rmsnorm } from "../kernels/rmsnorm.ts";
@@ -14,11 +13,12 @@ import { backward } from "../graph/backward.ts";
 import { collective } from "../graph/collective.ts";
 import { Graph, type Op, type OpDefinition } from "../graph/graph.ts";
 import { appendRecomputing } from "../graph/recompute.ts";
-import { elementCount, type Tensor } from "../graph/tensor.ts";
+import type { Tensor } from "../graph/tensor.ts";
 import type { ForwardInputs } from "../model/layers.ts";
 import { forwardPass, type Observer } from "../model/model.ts";
-import { localSizes, type ModelPart } from "../model/part.ts";
+import type { ModelPart } from "../model/part.ts";
 import { rankParameters } from "./bank_options.ts";
+import { evaluateLoss, trainLoss } from "./loss.ts";
 import { type BankOptions, makeBanks, type ParameterBank } from "./parameter_banks.ts";
 import { type ModelGraphOptions, type RankLayout, segmentName, slotIndex, soleRank } from "./rank_layout.ts";
 import { gatherWeights, shardGradients } from "./sharding.ts";
@@ -52,7 +52,8 @@ export class GraphBuilder {
   readonly lossSum: Tensor;
   readonly rope: { readonly cos: Tensor; readonly sin: Tensor } | undefined;
   readonly bankOptions: BankOptions;
-  readonly #byName: ReadonlyMap<string, Tensor>;
+  /** By name. */
+  readonly parameters: ReadonlyMap<string, Tensor>;
 
   constructor(readonly options: ModelGraphOptions) {
     const { graph } = this;
@@ -62,7 +63,7 @@ export class GraphBuilder {
     const { parameters, options: bankOptions } = rankParameters(configuration, this.layout, segments.includes("train"));
     this.bankOptions = bankOptions;
     this.banks = makeBanks(graph, parameters, this.bankOptions);
-    this.#byName = new Map(
+    this.parameters = new Map(
       this.banks.flatMap(({ members }) => members.map(({ parameter, tensor }) => [parameter.name, tensor] as const)),
     );
     const rows = batch * sequenceLength;
@@ -83,15 +84,15 @@ export class GraphBuilder {
       : undefined;
   }
 
-  /** The forward pass of a part; ends with logits or `[N, width]`. */
+  /** The forward pass of a part; ends with `[N, width]`, with the head behind the last norm. */
   forward(part: ModelPart, inputs: ForwardInputs, length: number, hidden?: Tensor, observe?: Observer): Tensor {
-    const { graph, layout, options: { configuration }, rope } = this;
+    const { graph, layout, options: { configuration }, parameters, rope } = this;
     return forwardPass(
       {
         graph,
         configuration,
         part,
-        parameters: this.#byName,
+        parameters,
         inputs: { ...inputs, ...(rope ? { rope } : {}) },
         sequenceLength: length,
         separateActivations: layout.recompute === "selective",
@@ -99,23 +100,6 @@ export class GraphBuilder {
       hidden,
       observe,
     );
-  }
-
-  /** Adds the losses of logits to the sum. */
-  loss(part: ModelPart, logits: Tensor, targets: Tensor): void {
-    const { graph, options: { configuration }, lossGradient, lossSum } = this;
-    const inputs = [logits, targets, lossGradient];
-    if (part.tensor.size === 1) {
-      const { vocabularySize } = configuration;
-      graph.add(crossEntropy, inputs, { vocabularySize, accumulate: true }, { outputs: [lossSum] });
-      return;
-    }
-    const { vocabulary, firstToken } = localSizes(configuration, part.tensor);
-    const attributes = { vocabularySize: vocabulary, firstToken };
-    const [share] = graph.add(crossEntropyShare, [logits, targets], attributes);
-    const shape = [elementCount(share) / 4 * part.tensor.size, 4];
-    const [shares] = graph.add(collective, [share], { kind: "allGather", group: "tensor", shape });
-    graph.add(crossEntropyOfShares, [...inputs, shares], attributes, { outputs: [lossSum] });
   }
 
   /** `[N, width]` as it passes between parts. */
@@ -157,25 +141,33 @@ export class GraphBuilder {
         if (/\d$/.test(name)) boundaries.push([x, graph.current.length]);
       });
       if (hidden) boundaries.unshift([hidden, begun]);
-      if (part.head) this.loss(part, result, targets);
-      else this.send("activations", index + 1, result);
+      if (!part.head) this.send("activations", index + 1, result);
     });
     const forwardOps = [...graph.segments.get(forwardName)!];
     const backwardName = segmentName("backward", layout, chunk, slot);
+    let lossOps: readonly Op[] = [];
     graph.segment(backwardName, () => {
-      const seed: [Tensor, Tensor] = part.head
-        ? [this.lossSum, this.lossGradient]
-        : [result!, this.receive("gradients", index + 1, part, slot)];
       const accumulators = new Map(
         this.banks.flatMap(({ members }) => members.map(({ tensor, gradient }) => [tensor, gradient!] as const)),
       );
-      const given = backward(graph, new Map([seed]), accumulators, addTensors, hidden ? [hidden] : [], forwardOps);
+      let seed: Tensor;
+      if (part.head) {
+        const begun = graph.current.length;
+        seed = trainLoss(this, part, result!, targets, accumulators);
+        lossOps = graph.current.slice(begun);
+      } else seed = this.receive("gradients", index + 1, part, slot);
+      const seeds = new Map([[result!, seed]]);
+      const given = backward(graph, seeds, accumulators, addTensors, hidden ? [hidden] : [], forwardOps);
       if (hidden) this.send("gradients", index, given.get(hidden)!);
     });
     this.recompute(forwardOps, backwardName, boundaries);
-    if (layout.splitWeights) this.moveWeights(chunk, slot);
-    const weightsName = layout.splitWeights ? segmentName("weights", layout, chunk, slot) : backwardName;
-    if (layout.zero >= 2) shardGradients(graph, weightsName, this.banks, this.bankOptions);
+    if (layout.splitWeights) this.moveWeights(chunk, slot, new Set(lossOps));
+    if (layout.zero >= 2) {
+      const weightsName = layout.splitWeights ? segmentName("weights", layout, chunk, slot) : backwardName;
+      for (const name of new Set([backwardName, weightsName])) {
+        shardGradients(graph, name, this.banks, this.bankOptions);
+      }
+    }
     if (layout.zero >= 3) {
       for (const name of new Set([forwardName, backwardName])) gatherWeights(graph, name, this.banks, this.bankOptions);
     }
@@ -198,12 +190,12 @@ export class GraphBuilder {
     });
   }
 
-  /** Takes what only makes gradients of weights out of a backward segment into one of its own. */
-  moveWeights(chunk: number, slot: number): void {
+  /** Takes what only makes gradients of weights out of a backward segment into one of its own; the loss's logits do not wait. */
+  moveWeights(chunk: number, slot: number, lossOps: ReadonlySet<Op>): void {
     const { graph, layout } = this;
     const name = segmentName("backward", layout, chunk, slot);
     const ops = graph.segments.get(name)!;
-    const forWeights = (op: Op) => op.outputs.some(({ role }) => role === "gradient");
+    const forWeights = (op: Op) => !lossOps.has(op) && op.outputs.some(({ role }) => role === "gradient");
     graph.segments.set(name, ops.filter((op) => !forWeights(op)));
     graph.segments.set(segmentName("weights", layout, chunk, slot), ops.filter(forWeights));
   }
@@ -219,8 +211,8 @@ export class GraphBuilder {
           observed.set(name, hidden);
         });
         if (part.head) {
-          observed.set("logits", result);
-          this.loss(part, result, this.slots[0].targets);
+          const logits = evaluateLoss(this, part, result, this.slots[0].targets);
+          if (observe) observed.set("logits", graph.stack("logits", logits));
         } else this.send("activations", index + 1, result);
         if (observe) graph.add(keep, [...observed.values()], {});
       });

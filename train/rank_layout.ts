@@ -81,6 +81,8 @@ export interface ModelGraphOptions {
   readonly dropout?: number;
   /** Keep the logits and hidden states of `evaluate` for reading. */
   readonly observe?: boolean;
+  /** Most bytes of logits that are there at once (tests force little); see `loss.ts`. */
+  readonly logitsBytes?: number;
   /** One rank alone if left out. */
   readonly layout?: RankLayout;
 }

@@ -55,6 +55,33 @@ Deno.test("makePlan() gives tensors that live at the same time places that do no
   );
 });
 
+Deno.test("rows() and stack() give tensors places in the memory of another, over its cuts, for as long as that lives", () => {
+  const graph = new Graph();
+  graph.segment("run", () => {
+    const [x] = graph.add(touch, [], { shapes: [[256, 16]] });
+    const middle = graph.rows(x, 64, 128);
+    assert.equal(graph.rows(x, 0, 256), x);
+    const halves = [0, 1].map(() => graph.add(touch, [middle], { shapes: [[64, 16]] })[0]);
+    const both = graph.stack("both", halves);
+    const [last] = graph.add(touch, [both, graph.rows(middle, 64, 64)], { shapes: [[256, 16]] });
+    // Cut at row 128, being 64 bytes a row.
+    const { placements } = makePlan(graph, { ...genericCapabilities, chunkBytes: 8192, bindingLimit: 8192 });
+    const [whole, part, stacked] = [x, middle, both].map(({ id }) => placements[id]);
+    assert.deepEqual(part, [
+      { ...whole[0], offset: whole[0].offset + 64 * 64, length: 64 * 16 },
+      { ...whole[1], start: 64 * 16, length: 64 * 16 },
+    ]);
+    assert.deepEqual(halves.map(({ id }) => placements[id]), [
+      [{ ...stacked[0], length: 64 * 16 }],
+      [{ ...stacked[0], offset: stacked[0].offset + 64 * 64, length: 64 * 16 }],
+    ]);
+    // The second half of `x` is read, through a view of a view, while `last` is written.
+    assert.ok(placements[last.id].every((p) => p.buffer !== whole[1].buffer || p.offset !== whole[1].offset));
+    graph.rows(last, 1, 64);
+    assert.throws(() => makePlan(graph, genericCapabilities), /begins at byte 64/);
+  });
+});
+
 Deno.test("makePlan() lays out GPT-2 124M's token table in parts and banks of equal layout alike", () => {
   const configuration = modelConfiguration({
     vocabularySize: 50257,

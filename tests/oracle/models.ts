@@ -6,6 +6,7 @@ import { fromHuggingFace } from "../../model/configuration.ts";
 import { paddedVocabulary } from "../../model/parameters.ts";
 import { computeLogits, takeToken } from "../../train/decode.ts";
 import { ModelProgram } from "../../train/model_program.ts";
+import type { ModelGraphOptions } from "../../train/rank_layout.ts";
 import { readReference, type Reference } from "../fixtures.ts";
 import { scaledMax } from "../kernels/harness.ts";
 import type { Comparison } from "./ops.ts";
@@ -24,7 +25,11 @@ function unpad(logits: Float32Array, padded: number, size: number): Float32Array
 }
 
 /** Compares everything that a model's folder holds. */
-export async function compareModel(device: Device, folder: URL): Promise<Comparison[]> {
+export async function compareModel(
+  device: Device,
+  folder: URL,
+  options: Pick<ModelGraphOptions, "logitsBytes"> = {},
+): Promise<Comparison[]> {
   const manifest: Manifest = JSON.parse(Deno.readTextFileSync(new URL("manifest.json", folder)));
   const { expected, training, f32_error: f32 } = manifest;
   const batch = readReference(new URL("batch.safetensors", folder));
@@ -47,6 +52,7 @@ export async function compareModel(device: Device, folder: URL): Promise<Compari
     sequenceLength: T,
     segments: ["train", "evaluate", "decode"],
     observe: true,
+    ...options,
   });
   const load = (path: string) => {
     const reader = openSafetensors(new URL(path, folder).pathname);
