@@ -7,17 +7,7 @@
 import { layernorm } from "../kernels/layernorm.ts";
 import type { Tensor } from "../graph/tensor.ts";
 import type { ModelConfiguration } from "./configuration.ts";
-import {
-  attend,
-  embed,
-  enter,
-  type Forward,
-  linear,
-  linearGelu,
-  linearResidual,
-  parameter,
-  project,
-} from "./layers.ts";
+import { attend, embed, enter, type Forward, linearGelu, linearResidual, parameter, project } from "./layers.ts";
 import { matrix, type Parameter, type Slice, vector } from "./parameters.ts";
 import { localSizes, type Shard } from "./part.ts";
 
