@@ -188,6 +188,7 @@ function elementwises(): KernelCase[] {
       "4096x40x64",
       [[many, 40 * 64], { shape: [rows, 32], values: cos }, { shape: [rows, 32], values: sin }],
       heads,
+      { inPlace: { first: 0, count: 1 } },
     ),
     make(
       adamw,

@@ -12,7 +12,6 @@ import {
   ceilDivide,
   type Dispatch,
   float,
-  kernel,
   type RowRange,
   rowRanges,
   type Target,
@@ -20,17 +19,7 @@ import {
 } from "../graph/dispatch.ts";
 import type { OpDefinition } from "../graph/graph.ts";
 import { rowCount, rowSize, type Tensor } from "../graph/tensor.ts";
-import { attentionKernel, type AttentionPart } from "./attention_kernels.ts";
-import deltaText from "./attention_delta.wgsl" with { type: "text" };
-
-/** Constants. */
-export interface AttentionAttributes {
-  readonly heads: number;
-  readonly keyValueHeads: number;
-  readonly headSize: number;
-  /** Rows of a sequence; the number of rows is a multiple of it. */
-  readonly sequenceLength: number;
-}
+import { type AttentionAttributes, attentionKernel, type AttentionPart } from "./attention_kernels.ts";
 
 /** The `rowUnit` of operands: sequences must not be cut, nor rows so that a window is not aligned. */
 export function sequenceUnit(sequenceLength: number): number {
@@ -49,25 +38,28 @@ function sequences(target: Target, tensors: readonly Tensor[], sequenceLength: n
   return ranges;
 }
 
+/** Halves are stored four at a time. */
+function elementType(headSize: number): { dtype?: "f32" } {
+  return headSize % 4 === 0 ? {} : { dtype: "f32" };
+}
+
 function dispatch(
   capabilities: Capabilities,
   part: AttentionPart,
   attributes: AttentionAttributes,
   range: RowRange,
-  windows: Dispatch["windows"],
+  tensors: readonly Tensor[],
   products: number,
 ): Dispatch {
   const { heads, keyValueHeads, headSize, sequenceLength } = attributes;
-  const { kernel: made, threads } = attentionKernel(capabilities, part, headSize);
+  const { kernel, block } = attentionKernel(capabilities, part, attributes, tensors.map(({ dtype }) => dtype));
+  // A group's query heads are numbered through within each position: they read the same keys and values.
+  const rows = part === "key_gradient" ? sequenceLength : sequenceLength * heads / keyValueHeads;
   return {
-    kernel: made,
-    windows,
+    kernel,
+    windows: tensors.map((tensor) => windowOf(tensor, range)),
     uniforms: [sequenceLength, heads, keyValueHeads, float(1 / Math.sqrt(headSize))],
-    workgroups: [
-      ceilDivide(sequenceLength, threads),
-      part === "key_gradient" ? keyValueHeads : heads,
-      range.count / sequenceLength,
-    ],
+    workgroups: [ceilDivide(rows, block), keyValueHeads, range.count / sequenceLength],
     flops: products * heads * range.count * sequenceLength * headSize,
     bytes: 4 * range.count * (heads + 2 * keyValueHeads) * headSize,
   };
@@ -82,7 +74,10 @@ export const attention: OpDefinition<AttentionAttributes> = {
       throw new RangeError(`attention of [${qkv.shape}]: ${heads} heads of ${headSize} on ${keyValueHeads}`);
     }
     const rowUnit = sequenceUnit(sequenceLength);
-    return [{ shape: [rows, heads * headSize], rowUnit }, { shape: [rows, heads], rowUnit }];
+    return [
+      { shape: [rows, heads * headSize], rowUnit, ...elementType(headSize) },
+      { shape: [rows, heads], rowUnit, dtype: "f32" },
+    ];
   },
   gradient(backward, op) {
     const [y, logSumExp] = op.outputs;
@@ -94,11 +89,7 @@ export const attention: OpDefinition<AttentionAttributes> = {
   },
   lower({ inputs: [qkv], outputs: [y, logSumExp], attributes }, target) {
     return sequences(target, [qkv, y, logSumExp], attributes.sequenceLength).map((range) =>
-      dispatch(target.capabilities, "forward", attributes, range, [
-        windowOf(qkv, range),
-        windowOf(y, range),
-        windowOf(logSumExp, range),
-      ], 2)
+      dispatch(target.capabilities, "forward", attributes, range, [qkv, y, logSumExp], 2)
     );
   },
 };
@@ -106,33 +97,18 @@ export const attention: OpDefinition<AttentionAttributes> = {
 /** Inputs `[qkv, y, logSumExp, dy]`, outputs `[dqkv, delta]`. */
 const attentionGradient: OpDefinition<AttentionAttributes> = {
   name: "attentionGradient",
-  infer([qkv, y], { heads, sequenceLength }) {
+  infer([qkv, y], { heads, headSize, sequenceLength }) {
     const rowUnit = sequenceUnit(sequenceLength);
-    return [{ shape: qkv.shape, rowUnit }, { shape: [rowCount(y), heads], rowUnit }];
+    return [
+      { shape: qkv.shape, rowUnit, ...elementType(headSize) },
+      { shape: [rowCount(y), heads], rowUnit, dtype: "f32" },
+    ];
   },
   lower({ inputs: [qkv, y, logSumExp, dy], outputs: [dqkv, delta], attributes }, target) {
-    const { heads, headSize, sequenceLength } = attributes;
-    const wide = headSize % 4 === 0;
-    const tensors = [qkv, y, logSumExp, dy, dqkv, delta];
-    return sequences(target, tensors, sequenceLength).flatMap((range): Dispatch[] => {
-      const count = range.count * heads;
-      const windows = [qkv, dy, logSumExp, delta, dqkv].map((tensor) => windowOf(tensor, range));
-      return [
-        {
-          kernel: kernel("kernels/attention_delta.wgsl", deltaText, {
-            TYPE: wide ? "vec4f" : "f32",
-            WIDTH: wide ? 4 : 1,
-            TOTAL: wide ? "(sum.x + sum.y) + (sum.z + sum.w)" : "sum",
-          }),
-          windows: [windowOf(y, range), windowOf(dy, range), windowOf(delta, range)],
-          uniforms: [count, headSize],
-          workgroups: [ceilDivide(count, 32), 1, 1],
-          flops: 2 * count * headSize,
-          bytes: 8 * count * headSize,
-        },
-        dispatch(target.capabilities, "query_gradient", attributes, range, windows, 3),
-        dispatch(target.capabilities, "key_gradient", attributes, range, windows, 4),
-      ];
-    });
+    const tensors = [qkv, dy, logSumExp, delta, dqkv];
+    return sequences(target, [...tensors, y], attributes.sequenceLength).flatMap((range) => [
+      dispatch(target.capabilities, "query_gradient", attributes, range, [...tensors, y], 3),
+      dispatch(target.capabilities, "key_gradient", attributes, range, tensors, 4),
+    ]);
   },
 };

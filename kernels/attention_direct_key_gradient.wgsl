@@ -3,11 +3,11 @@ struct Parameters {
   sequenceLength: u32, heads: u32, keyValueHeads: u32, scale: f32,
 }
 @group(0) @binding(0) var<uniform> parameters: Parameters;
-@group(0) @binding(1) var<storage, read_write> qkv: array<{{TYPE}}>;
-@group(0) @binding(2) var<storage, read_write> dy: array<{{TYPE}}>;
-@group(0) @binding(3) var<storage, read_write> logSumExp: array<f32>;
-@group(0) @binding(4) var<storage, read_write> delta: array<f32>;
-@group(0) @binding(5) var<storage, read_write> dqkv: array<{{TYPE}}>;
+{{storage 1 qkv {{TYPE}}}}
+{{storage 2 dy {{TYPE}}}}
+{{storage 3 logSumExp f32}}
+{{storage 4 delta f32}}
+{{storage 5 dqkv {{TYPE}}}}
 
 fn total(v: {{TYPE}}) -> f32 { return {{TOTAL}}; }
 
@@ -39,19 +39,19 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
       var x = {{TYPE}}(0.0);
       var z = {{TYPE}}(0.0);
       for (var i = 0u; i < {{VALUES}}u; i += 1u) {
-        x += qkv[queryAt + i] * qkv[keyAt + i];
-        z += dy[dyAt + i] * qkv[valueAt + i];
+        x += load_qkv(queryAt + i) * load_qkv(keyAt + i);
+        z += load_dy(dyAt + i) * load_qkv(valueAt + i);
       }
-      let w = exp(total(x) * p.scale - logSumExp[row * p.heads + head]);
-      let ds = w * (total(z) - delta[row * p.heads + head]) * p.scale;
+      let w = exp(total(x) * p.scale - load_logSumExp(row * p.heads + head));
+      let ds = w * (total(z) - load_delta(row * p.heads + head)) * p.scale;
       for (var i = 0u; i < {{VALUES}}u; i += 1u) {
-        dk[i] += ds * qkv[queryAt + i];
-        dv[i] += w * dy[dyAt + i];
+        dk[i] += ds * load_qkv(queryAt + i);
+        dv[i] += w * load_dy(dyAt + i);
       }
     }
   }
   for (var i = 0u; i < {{VALUES}}u; i += 1u) {
-    dqkv[keyAt + i] = dk[i];
-    dqkv[valueAt + i] = dv[i];
+    store_dqkv(keyAt + i, dk[i]);
+    store_dqkv(valueAt + i, dv[i]);
   }
 }

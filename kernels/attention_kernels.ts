@@ -1,22 +1,33 @@
 /**
  * WGSL of the attention kernels. Three families:
  *
- * - `broadcast` (software drivers with subgroups of 8 or more): a thread has one query (or key) in named vectors; eight
- *   lanes load eight different vectors of the keys and values and hand them round. 13 GF on lavapipe, against 2.5
- *   without the hand-round.
- * - `tile` (GPUs): blocks of keys and values go through workgroup memory.
- * - `direct`: rolled loops over private arrays; for any head size and no feature at all.
+ * - `broadcast` (software drivers with subgroups of 8 or more): a thread has several queries (or keys) in named vectors;
+ *   the lanes of a subgroup load different vectors of the keys and values and hand them round.
+ * - `tile` (GPUs): a thread has one; blocks of keys and values go through workgroup memory.
+ * - `direct`: rolled loops over private arrays; for software drivers without such subgroups.
  * @module
  */
 
 import type { Capabilities } from "../gpu/capabilities.ts";
 import { type Kernel, kernel } from "../graph/dispatch.ts";
+import type { DataType } from "../graph/tensor.ts";
+import { type AttentionBody, forwardBody, keyBody, queryBody } from "./attention_bodies.ts";
 import directForward from "./attention_direct_forward.wgsl" with { type: "text" };
 import directKey from "./attention_direct_key_gradient.wgsl" with { type: "text" };
 import directQuery from "./attention_direct_query_gradient.wgsl" with { type: "text" };
 import forwardText from "./attention_forward.wgsl" with { type: "text" };
 import keyText from "./attention_key_gradient.wgsl" with { type: "text" };
+import { type AttentionShape, typeOf } from "./attention_loops.ts";
 import queryText from "./attention_query_gradient.wgsl" with { type: "text" };
+
+/** Constants of attention. */
+export interface AttentionAttributes {
+  readonly heads: number;
+  readonly keyValueHeads: number;
+  readonly headSize: number;
+  /** Rows of a sequence; the number of rows is a multiple of it. */
+  readonly sequenceLength: number;
+}
 
 /** The three kernels of attention. */
 export type AttentionPart = "forward" | "query_gradient" | "key_gradient";
@@ -24,240 +35,100 @@ export type AttentionPart = "forward" | "query_gradient" | "key_gradient";
 /** A kernel and how many queries or keys its workgroup has. */
 export interface AttentionKernel {
   readonly kernel: Kernel;
-  readonly threads: number;
+  readonly block: number;
 }
 
-/** Head sizes beyond this leave the families with named vectors: 3 vectors of 64 loads take seconds to compile. */
-const largestNamedHead = 80;
-/** Keys in workgroup memory at a time (two operands of 16 x 80 floats: 10 KiB). */
-const tileKeys = 16;
-
-function range<T>(count: number, make: (i: number) => T): T[] {
-  return Array.from({ length: count }, (_, i) => make(i));
-}
-
-/** A sequence of rows, each of `vectors` vec4 at `base + index * stride`, walked by the loop. */
-interface Stream {
-  readonly name: string;
-  readonly buffer: string;
-  readonly base: string;
-  readonly stride: string;
-}
-
-interface Family {
-  readonly tile: boolean;
-  readonly threads: number;
-  readonly vectors: number;
-  /** Rows of the streams that one turn of the loop treats. */
-  readonly steps: number;
-}
-
-/** A loop over rows `begin` to `end` of two streams; `body(value)` makes the lines for `steps` rows from `j` on. */
-function walk(
-  family: Family,
-  streams: readonly [Stream, Stream],
-  body: (value: (stream: number, step: number, vector: number) => string) => string[],
-): { lines: string[]; shared: string } {
-  const { tile, threads, vectors, steps } = family;
-  if (tile) {
-    const shared = streams.map(({ name }) => `var<workgroup> ${name}Tile: array<vec4f, ${tileKeys * vectors}>;`).join(
-      "\n",
-    );
-    const fill = streams.map(({ name, buffer, base, stride }) =>
-      `${name}Tile[f] = ${buffer}[${base} + min(block + f / ${vectors}u, last) * ${stride} + f % ${vectors}u];`
-    );
-    return {
-      shared,
-      lines: [
-        `for (var block = begin - begin % ${tileKeys}u; block < end; block += ${tileKeys}u) {`,
-        "workgroupBarrier();",
-        `for (var f = local; f < ${tileKeys * vectors}u; f += ${threads}u) {`,
-        ...fill,
-        "}",
-        "workgroupBarrier();",
-        `for (var inner = 0u; inner < ${tileKeys}u; inner += ${steps}u) {`,
-        "let j = block + inner;",
-        ...body((stream, step, vector) => `${streams[stream].name}Tile[(inner + ${step}u) * ${vectors}u + ${vector}u]`),
-        "}",
-        "}",
-      ],
-    };
-  }
-  const loads = Math.ceil(steps * vectors / 8);
-  return {
-    shared: "",
-    lines: [
-      ...range(loads, (l) => [
-        `let step${l} = (${8 * l}u + lane) / ${vectors}u;`,
-        `let part${l} = (${8 * l}u + lane) % ${vectors}u;`,
-      ]).flat(),
-      `for (var j = begin - begin % ${steps}u; j < end; j += ${steps}u) {`,
-      ...range(loads, (l) => [
-        `let r${l} = min(j + step${l}, last);`,
-        ...streams.map(({ name, buffer, base, stride }) =>
-          `let ${name}${l} = ${buffer}[${base} + r${l} * ${stride} + part${l}];`
-        ),
-      ]).flat(),
-      ...body((stream, step, vector) => {
-        const flat = step * vectors + vector;
-        return `subgroupBroadcast(${streams[stream].name}${flat >> 3}, ${flat & 7}u)`;
-      }),
-      "}",
-    ],
-  };
-}
-
-const sumOf = (v: string) => `(${v}.x + ${v}.y) + (${v}.z + ${v}.w)`;
-
-/** Lines that set `name<step>` to the product of own vectors `own<i>` with row `step` of a stream. */
-function products(
-  name: string,
-  own: string,
-  steps: number,
-  vectors: number,
-  value: (u: number, i: number) => string,
-): string[] {
-  return range(steps, (u) => [
-    `var ${name}v${u} = vec4f(0.0);`,
-    ...range(vectors, (i) => `${name}v${u} = fma(${own}${i}, ${value(u, i)}, ${name}v${u});`),
-    `let ${name}${u} = ${sumOf(`${name}v${u}`)};`,
-  ]).flat();
-}
-
-/** Lines that add `steps` products of a scalar and a vector to a sum; fma, as in the matrix product. */
-function sumInto(sum: string, steps: number, factors: (u: number) => [scalar: string, vector: string]): string[] {
-  return range(steps, (u) => {
-    const [scalar, vector] = factors(u);
-    return `${sum} = fma(vec4f(${scalar}), ${vector}, ${sum});`;
-  });
-}
-
-const keyStreams: readonly [Stream, Stream] = [
-  { name: "k", buffer: "qkv", base: "keyAt", stride: "stride" },
-  { name: "v", buffer: "qkv", base: "valueAt", stride: "stride" },
-];
-
-function forwardBody(family: Family) {
-  const { vectors, steps } = family;
-  const loop = walk(family, keyStreams, (value) => [
-    ...products("x", "q", steps, vectors, (u, i) => value(0, u, i)),
-    ...range(steps, (u) => `let s${u} = select(-1e30, x${u}, j + ${u}u <= query);`),
-    `let mn = max(m, ${range(steps, (u) => `s${u}`).reduce((a, b) => `max(${a}, ${b})`)});`,
-    "let c = exp(m - mn);",
-    ...range(steps, (u) => `let w${u} = exp(s${u} - mn);`),
-    `sum = sum * c + ${range(steps, (u) => `w${u}`).join(" + ")};`,
-    "m = mn;",
-    ...range(vectors, (i) => [`a${i} *= c;`, ...sumInto(`a${i}`, steps, (u) => [`w${u}`, value(1, u, i)])]).flat(),
-  ]);
-  return {
-    shared: loop.shared,
-    body: [
-      ...range(vectors, (i) => `let q${i} = qkv[queryAt + ${i}u] * p.scale;`),
-      ...range(vectors, (i) => `var a${i} = vec4f(0.0);`),
-      ...loop.lines,
-    ],
-    store: range(vectors, (i) => `y[yAt + ${i}u] = a${i} * r;`),
-  };
-}
-
-function queryBody(family: Family) {
-  const { vectors, steps } = family;
-  const loop = walk(family, keyStreams, (value) => [
-    ...products("x", "q", steps, vectors, (u, i) => value(0, u, i)),
-    ...products("z", "g", steps, vectors, (u, i) => value(1, u, i)),
-    ...range(
-      steps,
-      (u) => `let ds${u} = select(0.0, exp(min(x${u} - lse, 80.0)) * (z${u} - d) * p.scale, j + ${u}u <= query);`,
-    ),
-    ...range(vectors, (i) => sumInto(`a${i}`, steps, (u) => [`ds${u}`, value(0, u, i)])).flat(),
-  ]);
-  return {
-    shared: loop.shared,
-    body: [
-      ...range(vectors, (i) => `let q${i} = qkv[queryAt + ${i}u] * p.scale;`),
-      ...range(vectors, (i) => `let g${i} = dy[dyAt + ${i}u];`),
-      ...range(vectors, (i) => `var a${i} = vec4f(0.0);`),
-      ...loop.lines,
-    ],
-    store: range(vectors, (i) => `dqkv[queryAt + ${i}u] = a${i};`),
-  };
-}
-
-function keyBody(family: Family) {
-  const { vectors, steps } = family;
-  const streams: readonly [Stream, Stream] = [
-    { name: "q", buffer: "qkv", base: "queryAt", stride: "stride" },
-    { name: "g", buffer: "dy", base: "dyAt", stride: "dyStride" },
-  ];
-  const loop = walk(family, streams, (value) => [
-    ...range(steps, (u) => [
-      `let at${u} = (first + min(j + ${u}u, last)) * p.heads + head;`,
-      `let valid${u} = j + ${u}u >= key && j + ${u}u < T;`,
-    ]).flat(),
-    ...products("x", "k", steps, vectors, (u, i) => value(0, u, i)),
-    ...products("z", "v", steps, vectors, (u, i) => value(1, u, i)),
-    ...range(steps, (u) => [
-      `let w${u} = select(0.0, exp(min(x${u} - logSumExp[at${u}], 80.0)), valid${u});`,
-      `let ds${u} = w${u} * (z${u} - delta[at${u}]) * p.scale;`,
-    ]).flat(),
-    ...range(vectors, (i) => sumInto(`dk${i}`, steps, (u) => [`ds${u}`, value(0, u, i)])).flat(),
-    ...range(vectors, (i) => sumInto(`dv${i}`, steps, (u) => [`w${u}`, value(1, u, i)])).flat(),
-  ]);
-  return {
-    shared: loop.shared,
-    body: [
-      ...range(vectors, (i) => `let k${i} = qkv[keyAt + ${i}u] * p.scale;`),
-      ...range(vectors, (i) => `let v${i} = qkv[valueAt + ${i}u];`),
-      ...range(vectors, (i) => `var dk${i} = vec4f(0.0);`),
-      ...range(vectors, (i) => `var dv${i} = vec4f(0.0);`),
-      "for (var member = 0u; member < groupSize; member += 1u) {",
-      "let head = keyValueHead * groupSize + member;",
-      `let queryAt = first * stride + head * ${vectors}u;`,
-      `let dyAt = first * dyStride + head * ${vectors}u;`,
-      ...loop.lines,
-      "}",
-    ],
-    store: range(vectors, (i) => [`dqkv[keyAt + ${i}u] = dk${i};`, `dqkv[valueAt + ${i}u] = dv${i};`]).flat(),
-  };
-}
-
-const parts = {
-  forward: { make: forwardBody, text: forwardText, direct: directForward },
-  query_gradient: { make: queryBody, text: queryText, direct: directQuery },
-  key_gradient: { make: keyBody, text: keyText, direct: directKey },
+const parts: Record<
+  AttentionPart,
+  { make: (shape: AttentionShape) => AttentionBody; text: string; direct: string; sets: number }
+> = {
+  // `sets`: vectors of a head that a thread keeps for each of its queries or keys.
+  forward: { make: forwardBody, text: forwardText, direct: directForward, sets: 2 },
+  query_gradient: { make: queryBody, text: queryText, direct: directQuery, sets: 3 },
+  key_gradient: { make: keyBody, text: keyText, direct: directKey, sets: 4 },
 };
 
-/** The kernel for one part of attention with heads of `headSize`, in the family that suits the device. */
-export function attentionKernel(capabilities: Capabilities, part: AttentionPart, headSize: number): AttentionKernel {
+/**
+ * 2^x for x <= 126 by the polynomial of Cephes' exp2f, several times as fast as the driver's own on lavapipe. Adding
+ * 1.5 · 2^23 leaves the whole number in the low bits: conversions to integers are checked, and slower.
+ */
+const softwarePower = `fn powerOf2(x: f32) -> f32 {
+  let t = max(x, -126.0);
+  let f = t - round(t);
+  var y = fma(f, 1.535336188319500e-4, 1.339887440266574e-3);
+  y = fma(y, f, 9.618437357674640e-3);
+  y = fma(y, f, 5.550332471162809e-2);
+  y = fma(y, f, 2.402264791363012e-1);
+  y = fma(y, f, 6.931472028550421e-1);
+  y = fma(y, f, 1.0);
+  return bitcast<f32>(bitcast<u32>(y) + (bitcast<u32>(t + 12582912.0) << 23u));
+}`;
+const hardwarePower = "fn powerOf2(x: f32) -> f32 { return exp2(min(x, 126.0)); }";
+
+/** Bytes that the named vectors of a workgroup may take: they live on the stack, and should stay in the first cache. */
+const stackBytes = 32768;
+/** Multiply-adds of one product in a turn of the loop: more code does not fit the cache of decoded instructions. */
+const unrolled = 256;
+
+function shapeOf(
+  { type, subgroupSize: threads }: Capabilities,
+  part: AttentionPart,
+  { headSize, heads, keyValueHeads, sequenceLength }: AttentionAttributes,
+): AttentionShape {
+  const width = headSize % 4 === 0 ? 4 : 1;
+  const vectors = headSize / width;
+  if (type === "gpu") {
+    // Two operands in workgroup memory: at most 16 KiB.
+    const tileRows = headSize <= 128 ? 16 : 8;
+    return { width, vectors, threads: 64, own: 1, steps: headSize <= 64 ? 4 : 2, lanes: 0, tileRows };
+  }
+  const rows = part === "key_gradient" ? sequenceLength : sequenceLength * heads / keyValueHeads;
+  // A block is computed up to its last query's keys: a quarter of the sequence wastes an eighth.
+  const most = Math.min(4, stackBytes / (4 * threads * headSize * parts[part].sets), rows / (4 * threads));
+  const own = Math.max(1, Math.floor(most));
+  const steps = 2 ** Math.max(0, Math.min(2, Math.floor(Math.log2(unrolled / (own * headSize)))));
+  return { width, vectors, threads, own, steps, lanes: Math.min(16, threads), tileRows: 0 };
+}
+
+/**
+ * The kernel for one part of attention, in the family that suits the device.
+ *
+ * @param types by binding, element types of the tensors
+ */
+export function attentionKernel(
+  capabilities: Capabilities,
+  part: AttentionPart,
+  attributes: AttentionAttributes,
+  types: readonly DataType[],
+): AttentionKernel {
   const { make, text, direct } = parts[part];
-  const vector = headSize % 4 === 0;
-  const tile = capabilities.type === "gpu";
-  const broadcast = !tile && capabilities.subgroupSize >= 8 && capabilities.subgroupSize <= 64;
-  if (!vector || headSize > largestNamedHead || !(tile || broadcast)) {
-    const made = kernel(`kernels/attention_direct_${part}.wgsl`, direct, {
+  const { headSize } = attributes;
+  const { type, subgroupSize } = capabilities;
+  if (headSize > 256 || (type !== "gpu" && (subgroupSize < 8 || subgroupSize > 64))) {
+    const vector = headSize % 4 === 0;
+    const constants = {
       TYPE: vector ? "vec4f" : "f32",
       VALUES: vector ? headSize / 4 : headSize,
-      TOTAL: vector ? sumOf("v") : "v",
-    });
-    return { kernel: made, threads: 32 };
+      TOTAL: vector ? "(v.x + v.y) + (v.z + v.w)" : "v",
+    };
+    return { kernel: kernel(`kernels/attention_direct_${part}.wgsl`, direct, constants, types), block: 32 };
   }
-  const vectors = headSize / 4;
-  // More rows a turn share the rescaling of the sums; fewer keep the number of loads, and so compile time, down.
-  const wide = vectors > 8 && part !== "forward";
-  const family: Family = {
-    tile,
-    threads: tile ? 64 : Math.max(8, capabilities.subgroupSize),
-    vectors,
-    steps: wide ? 2 : 4,
-  };
-  const { shared, body, store } = make(family);
+  const shape = shapeOf(capabilities, part, attributes);
+  const { lanes, threads, own, steps } = shape;
+  const { shared, lines } = make(shape);
+  const block = threads * own;
   const made = kernel(`kernels/attention_${part}.wgsl`, text, {
-    THREADS: family.threads,
-    VECTORS: vectors,
-    LANE: tile ? "" : ",\n  @builtin(subgroup_invocation_id) invocation: u32",
+    TYPE: typeOf(shape),
+    THREADS: threads,
+    OWN: own,
+    BLOCK: block,
+    VECTORS: shape.vectors,
+    LANE: lanes === 0 ? "" : ",\n  @builtin(subgroup_invocation_id) invocation: u32",
     SHARED: shared,
-    BODY: (tile ? "  " : "  let lane = invocation & 7u;\n  ") + body.join("\n  "),
-    STORE: `    ${store.join("\n    ")}`,
-  });
-  return { kernel: { ...made, variant: `${tile ? "tile" : "broadcast"} head=${headSize}` }, threads: family.threads };
+    EXP2: lanes === 0 ? hardwarePower : softwarePower,
+    BODY: (lanes === 0 ? "  " : `  let lane = invocation & ${lanes - 1}u;\n  `) + lines.join("\n  "),
+  }, types);
+  const family = lanes === 0 ? "tile" : "broadcast";
+  const variant = [family, `head=${headSize}`, `${own}x${steps}`, ...types.slice(0, 1)].join(" ");
+  return { kernel: { ...made, variant }, block };
 }

@@ -3,35 +3,28 @@ struct Parameters {
   sequenceLength: u32, heads: u32, keyValueHeads: u32, scale: f32,
 }
 @group(0) @binding(0) var<uniform> parameters: Parameters;
-@group(0) @binding(1) var<storage, read_write> qkv: array<vec4f>;
-@group(0) @binding(2) var<storage, read_write> dy: array<vec4f>;
-@group(0) @binding(3) var<storage, read_write> logSumExp: array<f32>;
-@group(0) @binding(4) var<storage, read_write> delta: array<f32>;
-@group(0) @binding(5) var<storage, read_write> dqkv: array<vec4f>;
+{{storage 1 qkv {{TYPE}}}}
+{{storage 2 dy {{TYPE}}}}
+{{storage 3 logSumExp f32}}
+{{storage 4 delta f32}}
+{{storage 5 dqkv {{TYPE}}}}
+{{storage 6 y {{TYPE}}}}
 {{SHARED}}
-// Thread: one query of one head of one sequence.
+{{EXP2}}
+// Workgroup: {{OWN}} x {{THREADS}} queries, as in the forward kernel. Also stores each query's delta, y · dy.
 @compute @workgroup_size({{THREADS}})
 fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index) local: u32{{LANE}}) {
   let p = parameters;
   let group = workgroup + vec3u(p.originX, p.originY, p.originZ);
   let T = p.sequenceLength;
   let last = T - 1u;
-  let head = group.y;
-  let keyValueHead = head / (p.heads / p.keyValueHeads);
+  let groupSize = p.heads / p.keyValueHeads;
   let stride = (p.heads + 2u * p.keyValueHeads) * {{VECTORS}}u;
   let first = group.z * T;
-  let query = group.x * {{THREADS}}u + local;
-  let row = first + min(query, last);
-  let queryAt = row * stride + head * {{VECTORS}}u;
-  let keyAt = first * stride + (p.heads + keyValueHead) * {{VECTORS}}u;
+  let block = group.x * {{BLOCK}}u;
+  let keyAt = first * stride + (p.heads + group.y) * {{VECTORS}}u;
   let valueAt = keyAt + p.keyValueHeads * {{VECTORS}}u;
-  let dyAt = (row * p.heads + head) * {{VECTORS}}u;
-  let lse = logSumExp[row * p.heads + head];
-  let d = delta[row * p.heads + head];
   let begin = 0u;
-  let end = min(T, group.x * {{THREADS}}u + {{THREADS}}u);
+  let end = min(T, (block + {{BLOCK}}u - 1u) / groupSize + 1u);
 {{BODY}}
-  if (query < T) {
-{{STORE}}
-  }
 }

@@ -2,8 +2,10 @@
  * Rotary position embedding (Su et al., "RoFormer", 2021), halves rotated as in Hugging Face's Llama:
  * `y = [x1 cos - x2 sin, x2 cos + x1 sin]` at angle position · θ^(-2i/D).
  *
- * qkv, y [N, (H + 2 KV) D]: query and key heads are rotated, value heads copied; cos, sin [P, D/2]; start u32 [1].
- * The position of row n is n mod T (+ start). The gradient is the rotation back. 8 bytes an element.
+ * qkv [N, (H + 2 KV) D], whose query and key heads are rotated in place; cos, sin [P, D/2]; start u32 [1].
+ * The position of row n is n mod T (+ start). The gradient is the rotation back, in place too. 8 bytes an element rotated.
+ *
+ * Not a part of attention's loads: there keys would be rotated again for every block of queries, in each of three passes.
  * @module
  */
 
@@ -23,30 +25,33 @@ export interface RopeAttributes {
   readonly start?: boolean;
 }
 
-/** Inputs `[qkv, cos, sin, start?]`, output `[y]`. */
+/** Inputs `[qkv, cos, sin, start?]`, output `[qkv]`, the same tensor: `outputs: [qkv]`. */
 export const rope: OpDefinition<RopeAttributes> = {
   name: "rope",
   infer: ([x]) => [{ shape: x.shape, rowUnit: x.rowUnit }],
   gradient(backward, op) {
-    const dy = backward.gradientOf(op.outputs[0])!;
+    const [x, ...tables] = op.inputs;
+    const dx = backward.take(x);
+    if (!dx) return;
     const attributes = { ...op.attributes, inverse: !op.attributes.inverse };
-    const [dx] = backward.add(rope, [dy, ...op.inputs.slice(1)], attributes, { name: `${op.name}.dinput` });
-    backward.give(op.inputs[0], dx);
+    backward.add(rope, [dx, ...tables], attributes, { name: `${op.name}.dinput`, outputs: [dx] });
+    backward.give(x, dx);
   },
   lower({ inputs: [x, cosines, sines, start], outputs: [y], attributes }, target) {
+    if (x !== y) throw new Error(`${x.name} can only be rotated in place`);
     const { heads, keyValueHeads, headSize, sequenceLength, inverse } = attributes;
-    const all = heads + 2 * keyValueHeads;
-    const wide = headSize % 8 === 0;
-    const half = wide ? headSize / 8 : headSize / 2;
-    return rowRanges(target, [x, y]).map((range) => {
-      const count = range.count * all * half;
+    const rotated = heads + keyValueHeads;
+    const width = headSize % 8 === 0 ? 4 : headSize % 4 === 0 ? 2 : 1;
+    const half = headSize / 2 / width;
+    return rowRanges(target, [x]).map((range) => {
+      const count = range.count * rotated * half;
       return {
-        kernel: kernel("kernels/rope.wgsl", text, { TYPE: wide ? "vec4f" : "f32" }),
-        windows: [windowOf(x, range), windowOf(cosines), windowOf(sines), start && windowOf(start), windowOf(y, range)],
+        kernel: kernel("kernels/rope.wgsl", text, { TYPE: width === 1 ? "f32" : `vec${width}f` }, [x.dtype]),
+        windows: [windowOf(x, range), windowOf(cosines), windowOf(sines), start && windowOf(start)],
         uniforms: [
           count,
-          all,
-          heads + keyValueHeads,
+          rotated,
+          rotated + keyValueHeads,
           half,
           sequenceLength,
           range.start,
@@ -54,8 +59,8 @@ export const rope: OpDefinition<RopeAttributes> = {
           float(inverse ? -1 : 1),
         ],
         workgroups: [ceilDivide(count, 64), 1, 1] as const,
-        flops: 3 * range.count * all * headSize,
-        bytes: 8 * range.count * all * headSize,
+        flops: 3 * range.count * rotated * headSize,
+        bytes: 8 * range.count * rotated * headSize,
       };
     });
   },

@@ -206,7 +206,7 @@ function drop(forward: Forward, x: Tensor, site: number): Tensor {
   return forward.graph.add(dropout, [x, state], { probability, site, firstRow })[0];
 }
 
-/** Rotates queries and keys of packed `[N, (heads + 2 keyValueHeads) headSize]`. */
+/** Rotates, in place, queries and keys of packed `[N, (heads + 2 keyValueHeads) headSize]`. */
 export function rotate(forward: Forward, qkv: Tensor): Tensor {
   const { configuration, part, inputs, sequenceLength } = forward;
   const { headSize } = configuration;
@@ -220,7 +220,7 @@ export function rotate(forward: Forward, qkv: Tensor): Tensor {
     sequenceLength,
     ...(start.length > 0 ? { start: true } : {}),
   };
-  return forward.graph.add(rope, [qkv, inputs.rope.cos, inputs.rope.sin, ...start], attributes)[0];
+  return forward.graph.add(rope, [qkv, inputs.rope.cos, inputs.rope.sin, ...start], attributes, { outputs: [qkv] })[0];
 }
 
 /** Causal attention over packed queries, keys and values: `[N, heads * headSize]`. */

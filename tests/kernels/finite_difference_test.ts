@@ -32,6 +32,8 @@ interface Case {
   readonly attributes: (graph: Graph, inputs: Map<Tensor, Float32Array | Uint32Array | Int32Array>) => unknown;
   /** The output is a loss: it has no upstream of its own. */
   readonly loss?: boolean;
+  /** The output is the first operand. */
+  readonly inPlace?: boolean;
 }
 
 const normal = (shape: number[], name: string) => {
@@ -83,6 +85,7 @@ const cases: Record<string, Case> = {
     definition: any(rope),
     operands: [{ shape: [18, 64] }, { shape: [9, 4], data: tables.cos }, { shape: [9, 4], data: tables.sin }],
     attributes: () => heads,
+    inPlace: true,
   },
   dropout: {
     definition: any(dropout),
@@ -124,7 +127,9 @@ async function run(device: Device, test: Case, values: (Float32Array | Uint32Arr
       inputs.set(tensor, values[i]);
       return tensor;
     });
-    const made = graph.add(test.definition, operands, test.attributes(graph, inputs));
+    const made = graph.add(test.definition, operands, test.attributes(graph, inputs), {
+      ...(test.inPlace ? { outputs: [operands[0]] } : {}),
+    });
     const outputs: Record<string, Tensor> = { y: made[0] };
     if (dy) {
       const upstream = graph.tensor("dy", made[0].shape, "constant");

@@ -65,8 +65,9 @@ function differentiate(
   operands: Tensor[],
   dy: Tensor,
   attributes: unknown = {},
+  inPlace = false,
 ): { outputs: Tensor[]; gradients: Map<Tensor, Tensor> } {
-  const outputs = graph.add(definition, operands, attributes);
+  const outputs = graph.add(definition, operands, attributes, inPlace ? { outputs: [operands[0]] } : {});
   const parameters = operands.filter((tensor) => tensor.role === "parameter");
   const accumulators = new Map(
     parameters.map((tensor) => [
@@ -248,7 +249,7 @@ const builds: Record<string, Build> = {
       headSize: D,
       sequenceLength: T,
       start: true,
-    });
+    }, true);
     return {
       inputs: inputs.map,
       outputs: { y: made.outputs[0], d: made.gradients.get(x)! },

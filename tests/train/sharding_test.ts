@@ -72,3 +72,14 @@ Deno.test("with the optimizer on the host its state takes no more of the device 
   assert.equal(host.bytes.optimizer, 0);
   assert.ok(host.totalBytes < device.totalBytes - 1.9 * weightBytes);
 });
+
+Deno.test("memory grows with the sequence, not with its square: four layers train on 8,192 tokens within 2 GiB", () => {
+  const bytes = [4096, 8192].map((sequenceLength) => {
+    const sizes = { layers: 4, heads: 4, width: 256, vocabularySize: 256, maximumSequenceLength: sequenceLength };
+    const long = modelConfiguration({ family: "llama", ...sizes });
+    const layout = soleRank(long);
+    const { graph } = buildModelGraph({ configuration: long, batch: 1, sequenceLength, segments: ["train"], layout });
+    return makePlan(graph, genericCapabilities).totalBytes;
+  });
+  assert.ok(bytes[1] < 2 ** 31 && bytes[1] < 2.05 * bytes[0], `${bytes}`);
+});

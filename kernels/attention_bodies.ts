@@ -1,0 +1,200 @@
+/**
+ * The bodies of the fast attention kernels (names and indices: the .wgsl files). Scores are logarithms to base 2.
+ * @module
+ */
+
+import {
+  atLeastOnce,
+  type AttentionShape,
+  declare,
+  loadNamed,
+  products,
+  range,
+  storeNamed,
+  type Stream,
+  sums,
+  walk,
+} from "./attention_loops.ts";
+
+/** Lines of a kernel's body, and declarations of workgroup memory. */
+export interface AttentionBody {
+  readonly lines: string[];
+  readonly shared: string;
+}
+
+const keysAndValues: readonly Stream[] = [
+  { name: "k", binding: "qkv", base: "keyAt", stride: "stride" },
+  { name: "v", binding: "qkv", base: "valueAt", stride: "stride" },
+];
+
+const vector = (name: string) => (r: number, i: number) => `${name}${r}_${i}`;
+const q = vector("q");
+const g = vector("g");
+const k = vector("k");
+const v = vector("v");
+const a = vector("a");
+const dk = vector("dk");
+const dv = vector("dv");
+
+/** A thread's own queries: number `r` is row `row<r>` at `position<r>` of head `head<r>`. */
+function ownQueries({ own, threads, vectors }: AttentionShape): string[] {
+  return range(own, (r) => [
+    `let n${r} = block + ${r * threads}u + local;`,
+    `let position${r} = n${r} / groupSize;`,
+    `let inside${r} = position${r} < T;`,
+    `let row${r}at = first + min(position${r}, last);`,
+    `let head${r} = group.y * groupSize + n${r} % groupSize;`,
+    `let queryAt${r} = row${r}at * stride + head${r} * ${vectors}u;`,
+    `let yAt${r} = (row${r}at * p.heads + head${r}) * ${vectors}u;`,
+  ]).flat();
+}
+
+const log2e = "1.4426950408889634";
+const ln2 = "0.6931471805599453";
+
+/** Online softmax: sums are rescaled once a turn, when its largest score is known. */
+export function forwardBody(shape: AttentionShape): AttentionBody {
+  const { own, steps, vectors } = shape;
+  const loop = walk(shape, keysAndValues, (value) => [
+    ...products(shape, "x", q, (u, i) => value(0, u, i)),
+    ...range(own, (r) => [
+      ...range(steps, (u) => `let s${r}_${u} = select(-1e30, x${r}_${u}, j + ${u}u <= position${r});`),
+      `let t${r} = max(m${r}, ${range(steps, (u) => `s${r}_${u}`).reduce((x, y) => `max(${x}, ${y})`)});`,
+      `let c${r} = powerOf2(m${r} - t${r});`,
+      ...range(steps, (u) => `let w${r}_${u} = powerOf2(s${r}_${u} - t${r});`),
+      `sum${r} = fma(sum${r}, c${r}, ${range(steps, (u) => `w${r}_${u}`).join(" + ")});`,
+      `m${r} = t${r};`,
+      ...range(vectors, (i) => `${a(r, i)} *= c${r};`),
+    ]).flat(),
+    ...sums(shape, a, (r, u) => `w${r}_${u}`, (u, i) => value(1, u, i)),
+  ]);
+  return {
+    shared: loop.shared,
+    lines: [
+      ...ownQueries(shape),
+      ...loadNamed(
+        shape,
+        [{ name: q, load: (r) => `load_qkv(queryAt${r} + i) * (p.scale * ${log2e})` }],
+      ),
+      ...declare(shape, a),
+      ...range(own, (r) => [`var m${r} = -1e30;`, `var sum${r} = 0.0;`]).flat(),
+      ...loop.lines,
+      ...range(own, (r) => `let scale${r} = 1.0 / sum${r};`),
+      ...storeNamed(shape, [{ name: a, store: (r, v) => `store_y(yAt${r} + o, ${v} * scale${r});` }]),
+      ...range(own, (r) => [
+        `let lse${r} = (m${r} + log2(sum${r})) * ${ln2};`,
+        `if (inside${r}) { store_logSumExp(row${r}at * p.heads + head${r}, lse${r}); }`,
+      ]).flat(),
+    ],
+  };
+}
+
+/** `dq = scale Σ w (dy·v - delta) k`. */
+export function queryBody(shape: AttentionShape): AttentionBody {
+  const { own, steps } = shape;
+  const loop = walk(shape, keysAndValues, (value) => [
+    ...products(shape, "x", q, (u, i) => value(0, u, i)),
+    ...products(shape, "z", g, (u, i) => value(1, u, i)),
+    ...range(
+      own,
+      (r) =>
+        range(
+          steps,
+          (u) =>
+            `let ds${r}_${u} = select(0.0, powerOf2(x${r}_${u} - lse${r}) * (z${r}_${u} - d${r}), j + ${u}u <= position${r});`,
+        ),
+    )
+      .flat(),
+    ...sums(shape, a, (r, u) => `ds${r}_${u}`, (u, i) => value(0, u, i)),
+  ]);
+  const dot = (x: string, y: string) => shape.width === 4 ? `dot(${x}, ${y})` : `${x} * ${y}`;
+  return {
+    shared: loop.shared,
+    lines: [
+      ...ownQueries(shape),
+      ...range(own, (r) => `var d${r} = 0.0;`),
+      ...loadNamed(
+        shape,
+        [
+          { name: q, load: (r) => `load_qkv(queryAt${r} + i) * (p.scale * ${log2e})` },
+          { name: g, load: (r) => `load_dy(yAt${r} + i)` },
+        ],
+        (r) => [`d${r} += ${dot(`l1_${r}`, `load_y(yAt${r} + i)`)};`],
+      ),
+      ...range(own, (r) => [
+        `let lse${r} = load_logSumExp(row${r}at * p.heads + head${r}) * ${log2e};`,
+        `if (inside${r}) { store_delta(row${r}at * p.heads + head${r}, d${r}); }`,
+      ]).flat(),
+      ...declare(shape, a),
+      ...loop.lines,
+      ...storeNamed(shape, [{ name: a, store: (r, v) => `store_dqkv(queryAt${r} + o, ${v} * p.scale);` }]),
+    ],
+  };
+}
+
+/** `dk = scale Σ w (dy·v - delta) q`, `dv = Σ w dy`. */
+export function keyBody(shape: AttentionShape): AttentionBody {
+  const { own, steps, threads, vectors, lanes } = shape;
+  const streams: readonly Stream[] = [
+    { name: "q", binding: "qkv", base: "queryAt", stride: "stride" },
+    { name: "g", binding: "dy", base: "dyAt", stride: "dyStride" },
+  ];
+  // One load fetches the numbers of all rows of a turn, where lanes hand round.
+  const statistics = lanes === 0
+    ? range(steps, (u) => [
+      `let at${u} = (first + min(j + ${u}u, last)) * p.heads + head;`,
+      `let lse${u} = load_logSumExp(at${u}) * ${log2e};`,
+      `let d${u} = load_delta(at${u});`,
+    ]).flat()
+    : [
+      `let at = (first + min(j + lane % ${steps}u, last)) * p.heads + head;`,
+      `let lse = load_logSumExp(at) * ${log2e};`,
+      "let d = load_delta(at);",
+      ...range(steps, (u) => [
+        `let lse${u} = subgroupBroadcast(lse, ${u}u);`,
+        `let d${u} = subgroupBroadcast(d, ${u}u);`,
+      ]).flat(),
+    ];
+  const loop = walk(shape, streams, (value) => [
+    ...statistics,
+    ...products(shape, "x", k, (u, i) => value(0, u, i)),
+    ...products(shape, "z", v, (u, i) => value(1, u, i)),
+    ...range(own, (r) =>
+      range(steps, (u) => [
+        `let w${r}_${u} = select(0.0, powerOf2(x${r}_${u} - lse${u}), j + ${u}u >= position${r} && j + ${u}u < T);`,
+        `let ds${r}_${u} = w${r}_${u} * (z${r}_${u} - d${u});`,
+      ]).flat()).flat(),
+    ...sums(shape, dk, (r, u) => `ds${r}_${u}`, (u, i) => value(0, u, i)),
+    ...sums(shape, dv, (r, u) => `w${r}_${u}`, (u, i) => value(1, u, i)),
+  ]);
+  return {
+    shared: loop.shared,
+    lines: [
+      ...range(own, (r) => [
+        `let position${r} = block + ${r * threads}u + local;`,
+        `let inside${r} = position${r} < T;`,
+        `let keyAt${r} = (first + min(position${r}, last)) * stride + (p.heads + group.y) * ${vectors}u;`,
+        `let valueAt${r} = keyAt${r} + p.keyValueHeads * ${vectors}u;`,
+      ]).flat(),
+      ...loadNamed(
+        shape,
+        [
+          { name: k, load: (r) => `load_qkv(keyAt${r} + i) * (p.scale * ${log2e})` },
+          { name: v, load: (r) => `load_qkv(valueAt${r} + i)` },
+        ],
+      ),
+      ...declare(shape, dk),
+      ...declare(shape, dv),
+      ...atLeastOnce("member", "0u", "groupSize", 1, [
+        "let head = group.y * groupSize + member;",
+        `let queryAt = first * stride + head * ${vectors}u;`,
+        `let dyAt = first * dyStride + head * ${vectors}u;`,
+        ...loop.lines,
+      ]),
+      ...storeNamed(shape, [
+        { name: dk, store: (r, v) => `store_dqkv(keyAt${r} + o, ${v} * p.scale);` },
+        { name: dv, store: (r, v) => `store_dqkv(valueAt${r} + o, ${v});` },
+      ]),
+    ],
+  };
+}

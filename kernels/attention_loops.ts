@@ -1,0 +1,204 @@
+/**
+ * Pieces of WGSL from which the fast attention kernels are made: vectors of threads in named variables, and loops over rows
+ * that all threads of a workgroup read.
+ * @module
+ */
+
+/** The measures of a kernel. */
+export interface AttentionShape {
+  /** Elements of a vector: 4, or 1 where the head size is no multiple of four. */
+  readonly width: 1 | 4;
+  /** Vectors of a head. */
+  readonly vectors: number;
+  /** Threads of a workgroup. */
+  readonly threads: number;
+  /** Queries (or keys) that a thread has. */
+  readonly own: number;
+  /** Rows of the streams that one turn of the loop treats. */
+  readonly steps: number;
+  /** Lanes that load different vectors and hand them round; 0: through workgroup memory, `tileRows` rows at a time. */
+  readonly lanes: number;
+  readonly tileRows: number;
+}
+
+/** A sequence of rows, each of `vectors` vectors at `base + index * stride`, walked by the loop. */
+export interface Stream {
+  readonly name: string;
+  readonly binding: string;
+  readonly base: string;
+  readonly stride: string;
+}
+
+/** The place of vector `vector` in row `step` of a stream. */
+export type StreamValue = (stream: number, step: number, vector: number) => string;
+
+/** `[make(0), …, make(count - 1)]`. */
+export function range<T>(count: number, make: (i: number) => T): T[] {
+  return Array.from({ length: count }, (_, i) => make(i));
+}
+
+/** The vector type. */
+export function typeOf({ width }: AttentionShape): string {
+  return width === 4 ? "vec4f" : "f32";
+}
+
+/** A loop whose body runs at least once. Software drivers run the body of a `for` once more, with all lanes masked off. */
+export function atLeastOnce(name: string, begin: string, end: string, step: number, body: readonly string[]): string[] {
+  return [
+    `var ${name} = ${begin};`,
+    "loop {",
+    ...body,
+    `continuing { ${name} += ${step}u; break if ${name} >= ${end}; }`,
+    "}",
+  ];
+}
+
+/**
+ * A loop over rows `begin` to `end` of the streams; `body(value)` makes the lines for `steps` rows from `j` on.
+ */
+export function walk(
+  shape: AttentionShape,
+  streams: readonly Stream[],
+  body: (value: StreamValue) => string[],
+): { lines: string[]; shared: string } {
+  const { lanes, threads, vectors, steps, tileRows } = shape;
+  if (lanes === 0) {
+    const size = tileRows * vectors;
+    return {
+      shared: streams.map(({ name }) => `var<workgroup> ${name}Tile: array<${typeOf(shape)}, ${size}>;`).join("\n"),
+      lines: [
+        `for (var tile = begin - begin % ${tileRows}u; tile < end; tile += ${tileRows}u) {`,
+        "workgroupBarrier();",
+        `for (var f = local; f < ${size}u; f += ${threads}u) {`,
+        `let rowAt = min(tile + f / ${vectors}u, last);`,
+        ...streams.map(({ name, binding, base, stride }) =>
+          `${name}Tile[f] = load_${binding}(${base} + rowAt * ${stride} + f % ${vectors}u);`
+        ),
+        "}",
+        "workgroupBarrier();",
+        `for (var inner = 0u; inner < ${tileRows}u; inner += ${steps}u) {`,
+        "let j = tile + inner;",
+        ...body((stream, step, vector) => `${streams[stream].name}Tile[(inner + ${step}u) * ${vectors}u + ${vector}u]`),
+        "}",
+        "}",
+      ],
+    };
+  }
+  const loads = Math.ceil(steps * vectors / lanes);
+  const loop = [
+    ...range(loads, (l) => [
+      `let row${l} = min(j + step${l}, last);`,
+      ...streams.map(({ name, binding, base, stride }) =>
+        `let ${name}${l} = load_${binding}(${base} + row${l} * ${stride} + part${l});`
+      ),
+    ]).flat(),
+    ...body((stream, step, vector) => {
+      const flat = step * vectors + vector;
+      return `subgroupBroadcast(${streams[stream].name}${Math.floor(flat / lanes)}, ${flat % lanes}u)`;
+    }),
+  ];
+  return {
+    shared: "",
+    lines: [
+      ...range(loads, (l) => [
+        `let step${l} = (${lanes * l}u + lane) / ${vectors}u;`,
+        `let part${l} = (${lanes * l}u + lane) % ${vectors}u;`,
+      ]).flat(),
+      ...atLeastOnce("j", `begin - begin % ${steps}u`, "end", steps, loop),
+    ],
+  };
+}
+
+/** Lines that declare the vectors `name(r, i)`, all 0. */
+export function declare(shape: AttentionShape, name: (r: number, i: number) => string): string[] {
+  const { own, vectors } = shape;
+  return range(own, (r) => range(vectors, (i) => `var ${name(r, i)} = ${typeOf(shape)}(0.0);`)).flat();
+}
+
+/**
+ * Lines that set named vectors, `name(r, i)` for each of a thread's own rows, to what `load(r, "i")` gives. One load in a loop:
+ * load instructions cost software drivers compile time, choices among named vectors cost little.
+ */
+export function loadNamed(
+  shape: AttentionShape,
+  sets: readonly { readonly name: (r: number, i: number) => string; readonly load: (r: number) => string }[],
+  also: (r: number) => readonly string[] = () => [],
+): string[] {
+  const { own, vectors } = shape;
+  return [
+    ...sets.flatMap(({ name }) => declare(shape, name)),
+    ...atLeastOnce("i", "0u", `${vectors}u`, 1, [
+      ...range(own, (r) => [
+        ...sets.flatMap(({ name, load }, s) => [
+          `let l${s}_${r} = ${load(r)};`,
+          ...range(vectors, (i) => `${name(r, i)} = select(${name(r, i)}, l${s}_${r}, i == ${i}u);`),
+        ]),
+        ...also(r),
+      ]).flat(),
+    ]),
+  ];
+}
+
+/** Lines that hand named vectors to `store(r, value)`, which may use `i`. */
+export function storeNamed(
+  { own, vectors }: AttentionShape,
+  sets: readonly {
+    readonly name: (r: number, i: number) => string;
+    readonly store: (r: number, v: string) => string;
+  }[],
+): string[] {
+  return atLeastOnce("o", "0u", `${vectors}u`, 1, [
+    ...range(own, (r) =>
+      sets.flatMap(({ name, store }, s) => [
+        `var w${s}_${r} = ${name(r, 0)};`,
+        ...range(vectors - 1, (i) => `w${s}_${r} = select(w${s}_${r}, ${name(r, i + 1)}, o == ${i + 1}u);`),
+        `if (inside${r}) { ${store(r, `w${s}_${r}`)} }`,
+      ])).flat(),
+  ]);
+}
+
+const components = ["x", "y", "z", "w"];
+
+/** Lines that set scalars `name(r, u)` to the products of own vectors `factor(r, i)` with row `u` of a stream. */
+export function products(
+  { own, steps, vectors, width }: AttentionShape,
+  name: string,
+  factor: (r: number, i: number) => string,
+  value: (u: number, i: number) => string,
+): string[] {
+  return [
+    ...range(own, (r) => range(steps, (u) => `var ${name}${r}_${u} = 0.0;`)).flat(),
+    ...range(vectors, (i) => [
+      ...range(steps, (u) => `let ${name}b${i}_${u} = ${value(u, i)};`),
+      ...range(width, (c) => {
+        const part = width === 4 ? `.${components[c]}` : "";
+        return range(
+          steps,
+          (u) =>
+            range(
+              own,
+              (r) => `${name}${r}_${u} = fma(${factor(r, i)}${part}, ${name}b${i}_${u}${part}, ${name}${r}_${u});`,
+            ),
+        ).flat();
+      }).flat(),
+    ]).flat(),
+  ];
+}
+
+/** Lines that add to the vectors `sum(r, i)` each row of a stream times `scalar(r, u)`. */
+export function sums(
+  shape: AttentionShape,
+  sum: (r: number, i: number) => string,
+  scalar: (r: number, u: number) => string,
+  value: (u: number, i: number) => string,
+): string[] {
+  const { own, steps, vectors } = shape;
+  return range(vectors, (i) => [
+    ...range(steps, (u) => `let ${sum(0, i)}b${u} = ${value(u, i)};`),
+    ...range(
+      own,
+      (r) =>
+        range(steps, (u) => `${sum(r, i)} = fma(${typeOf(shape)}(${scalar(r, u)}), ${sum(0, i)}b${u}, ${sum(r, i)});`),
+    ).flat(),
+  ]).flat();
+}
