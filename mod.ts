@@ -72,7 +72,7 @@ export {
 } from "./parallel/measure_links.ts";
 export { slowLinks } from "./parallel/slow_links.ts";
 export type { Link } from "./network/link.ts";
-export type { Capabilities } from "./gpu/capabilities.ts";
+export type { Capabilities, ProductVariant, ProductVariants } from "./gpu/capabilities.ts";
 export type { Role } from "./graph/tensor.ts";
 export {
   type ModelConfiguration,

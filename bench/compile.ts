@@ -8,6 +8,7 @@ import type { Capabilities } from "../gpu/capabilities.ts";
 import type { Device } from "../gpu/device.ts";
 import { openDevice } from "../gpu/open.ts";
 import { distinctKernels } from "../graph/compile.ts";
+import { bindingsOf } from "../graph/images.ts";
 import { makePlan } from "../graph/plan.ts";
 import { modelConfiguration } from "../model/configuration.ts";
 import { buildModelGraph } from "../train/model_graph.ts";
@@ -62,7 +63,7 @@ async function reference(device: Device): Promise<number> {
 @group(0) @binding(1) var<storage, read_write> data: array<vec4f>;
 @compute @workgroup_size(8) fn main() { var sum = vec4f(); ${loads.join(" ")} data[0] = sum; }`;
   const start = processorTime();
-  await device.pipeline({ file: "bench/compile.ts", variant: "reference", code }, 1);
+  await device.pipeline({ file: "bench/compile.ts", variant: "reference", code }, "b");
   return processorTime() - start;
 }
 
@@ -79,11 +80,12 @@ export async function compileTimes(device: Device, overrides: Partial<Capabiliti
         : { batch, sequenceLength };
       const { graph } = buildModelGraph({ configuration, ...rows, segments: [segment] });
       const plan = makePlan(graph, { ...device.capabilities, ...overrides });
-      for (const { kernel, windows } of distinctKernels(plan)) {
+      for (const dispatch of distinctKernels(plan)) {
+        const { kernel } = dispatch;
         if (seen.has(kernel.code)) continue;
         seen.add(kernel.code);
         const start = processorTime();
-        await device.pipeline(kernel, windows.length);
+        await device.pipeline(kernel, bindingsOf(dispatch));
         const milliseconds = processorTime() - start;
         if (measured.length < 5) measured.push(await reference(device));
         times.push({ model, kernel: `${kernel.file} ${kernel.variant}`.trim(), milliseconds });

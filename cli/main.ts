@@ -123,6 +123,15 @@ export function build(run: (action: () => Promise<number>) => void, versionShown
     .action((what: string[], options: Options) =>
       run(async () => await (await import("./bench.ts")).benchCommand(what, options))
     );
+  command(program, "tune", "time kernels of matrix products on the GPUs and keep the fastest for training", [
+    "muster tune",
+    "muster tune --full --devices 0",
+  ])
+    .option("--devices <list>", "GPUs, as `muster devices` lists them (default: all that training would use)")
+    .option("--full", "try all variants, and weights in bf16 too: some two minutes for a GPU")
+    .option("--again", "also where that was done before")
+    .option("--json", "print as JSON")
+    .action((options: Options) => run(async () => await (await import("./tune.ts")).tuneCommand(options)));
   const plan = command(program, "plan", "compare the layouts of several GPUs in bytes and time, and pick one", [
     "muster plan --model gpt2-355m --tokenizer gpt2 --batch-size 16",
     "muster plan --model gpt2-1558m --tokenizer gpt2 --batch-size 32 --ranks 8 --memory 24GiB --tflops 20",

@@ -3,6 +3,23 @@
  * @module
  */
 
+/** How products of matrices of one class are computed (`kernels/matmul_variants.ts`). */
+export interface ProductVariant {
+  /** `broadcast`: operands in registers, handed round in subgroups; `direct`: without subgroups; `tile`: through workgroup memory. */
+  readonly family: "broadcast" | "direct" | "tile";
+  /** Rows of sums a thread. */
+  readonly rows: number;
+  /** Columns of sums a thread: vectors of four, single ones for NT in registers. */
+  readonly columns: number;
+  /** Operands are copied into textures first. */
+  readonly images?: boolean;
+  /** `tile`: rows, columns and steps of a workgroup's tile, and steps that are unrolled. */
+  readonly tile?: { readonly rows: number; readonly columns: number; readonly steps: number; readonly unroll: number };
+}
+
+/** Variants by class of product. */
+export type ProductVariants = Readonly<Record<string, ProductVariant>>;
+
 /** Capabilities of one opened device. */
 export interface Capabilities {
   /** The adapter's own name. */
@@ -27,6 +44,8 @@ export interface Capabilities {
   readonly flopsPerSecond: number;
   /** Bytes of device memory known to be there, or undefined where no driver tells. */
   readonly memoryBytes: number | undefined;
+  /** What the tuner chose; the built-in choice for classes that are not in it. */
+  readonly products?: ProductVariants;
 }
 
 /** Dispatches of more workgroups than this in one dimension are cut. */

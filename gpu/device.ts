@@ -6,6 +6,7 @@
  */
 
 import { MachineError } from "../errors.ts";
+import { imageFormat, layoutEntries } from "./bindings.ts";
 import type { Capabilities } from "./capabilities.ts";
 import type { Trace } from "./trace.ts";
 
@@ -34,9 +35,9 @@ export class Device {
   /** Times the passes of programs, while there is one. */
   passTimer: { describePass(): GPUComputePassDescriptor } | undefined;
   readonly #pipelines = new Map<string, GPUComputePipeline>();
-  readonly #bindLayouts = new Map<number, GPUBindGroupLayout>();
-  readonly #pipelineLayouts = new Map<number, GPUPipelineLayout>();
-  readonly #scratchGroups = new Map<number, GPUBindGroup>();
+  readonly #bindLayouts = new Map<string, GPUBindGroupLayout>();
+  readonly #pipelineLayouts = new Map<string, GPUPipelineLayout>();
+  readonly #scratchGroups = new Map<string, GPUBindGroup>();
   readonly #smallStaging: GPUBuffer;
   readonly #largeStaging: GPUBuffer;
   #synchronous = false;
@@ -111,35 +112,37 @@ export class Device {
     return undefined;
   }
 
-  /** Binding 0 is a uniform block of `uniformBytes`, bindings 1 to `storage` are read-write storage. */
-  bindGroupLayout(storage: number): GPUBindGroupLayout {
-    let layout = this.#bindLayouts.get(storage);
+  /** A texture of `width` x `height` vectors of four f32, or of four halves, for reading. */
+  createImage(width: number, height: number, halves: boolean): GPUTexture {
+    this.objectsCreated++;
+    const usage = GPUTextureUsage.STORAGE_BINDING | GPUTextureUsage.COPY_DST;
+    return this.gpu.createTexture({ size: [width, height], format: imageFormat(halves), usage });
+  }
+
+  /** The layout of these bindings (`bindings.ts`). */
+  bindGroupLayout(bindings: string): GPUBindGroupLayout {
+    let layout = this.#bindLayouts.get(bindings);
     if (!layout) {
-      const entries = Array.from({ length: storage + 1 }, (_, binding): GPUBindGroupLayoutEntry => ({
-        binding,
-        visibility: GPUShaderStage.COMPUTE,
-        buffer: { type: binding === 0 ? "uniform" : "storage" },
-      }));
-      layout = this.gpu.createBindGroupLayout({ entries });
-      this.#bindLayouts.set(storage, layout);
-      this.#pipelineLayouts.set(storage, this.gpu.createPipelineLayout({ bindGroupLayouts: [layout] }));
+      layout = this.gpu.createBindGroupLayout({ entries: layoutEntries(bindings) });
+      this.#bindLayouts.set(bindings, layout);
+      this.#pipelineLayouts.set(bindings, this.gpu.createPipelineLayout({ bindGroupLayouts: [layout] }));
     }
     return layout;
   }
 
   /**
-   * The pipeline of a kernel with `storage` storage bindings, compiled by the time the promise resolves; equal text is
+   * The pipeline of a kernel with these bindings (`bindGroupLayout`), compiled by the time the promise resolves; equal text is
    * compiled once. Throws on bad WGSL.
    */
-  async pipeline(source: ShaderSource, storage: number): Promise<GPUComputePipeline> {
-    const key = `${storage}:${source.code}`;
+  async pipeline(source: ShaderSource, bindings: string): Promise<GPUComputePipeline> {
+    const key = `${bindings}:${source.code}`;
     const known = this.#pipelines.get(key);
     if (known) return known;
-    this.bindGroupLayout(storage);
+    this.bindGroupLayout(bindings);
     this.gpu.pushErrorScope("validation");
     const module = this.gpu.createShaderModule({ code: source.code });
     const pipeline = this.gpu.createComputePipeline({
-      layout: this.#pipelineLayouts.get(storage)!,
+      layout: this.#pipelineLayouts.get(bindings)!,
       compute: { module, entryPoint: "main" },
     });
     const error = await this.gpu.popErrorScope();
@@ -153,7 +156,7 @@ export class Device {
         }`,
       );
     }
-    this.#warm(pipeline, storage);
+    this.#warm(pipeline, bindings);
     this.objectsCreated++;
     this.#pipelines.set(key, pipeline);
     return pipeline;
@@ -163,11 +166,11 @@ export class Device {
    * Software drivers compile at a pipeline's first dispatch: one of no workgroup has it compiled and computes nothing
    * (Mesa 22.3: 2 s there, 0.5 ms in the dispatch behind it).
    */
-  #warm(pipeline: GPUComputePipeline, storage: number): void {
+  #warm(pipeline: GPUComputePipeline, bindings: string): void {
     const encoder = this.gpu.createCommandEncoder();
     const pass = encoder.beginComputePass();
     pass.setPipeline(pipeline);
-    pass.setBindGroup(0, this.#scratchGroup(storage));
+    pass.setBindGroup(0, this.#scratchGroup(bindings));
     pass.dispatchWorkgroups(0);
     pass.end();
     this.gpu.queue.submit([encoder.finish()]);
@@ -175,18 +178,22 @@ export class Device {
   }
 
   /** What a dispatch of no workgroup is bound to. */
-  #scratchGroup(storage: number): GPUBindGroup {
-    let group = this.#scratchGroups.get(storage);
+  #scratchGroup(bindings: string): GPUBindGroup {
+    let group = this.#scratchGroups.get(bindings);
     if (!group) {
       const bytes = 256;
       const uniform = this.createBuffer(bytes, GPUBufferUsage.UNIFORM);
-      const buffer = this.createBuffer(bytes * Math.max(1, storage));
-      const entries = Array.from({ length: storage + 1 }, (_, binding): GPUBindGroupEntry => ({
+      const buffer = this.createBuffer(bytes * Math.max(1, bindings.length));
+      const entries = ["u", ...bindings].map((kind, binding): GPUBindGroupEntry => ({
         binding,
-        resource: binding === 0 ? { buffer: uniform } : { buffer, offset: bytes * (binding - 1), size: bytes },
+        resource: kind === "u"
+          ? { buffer: uniform }
+          : kind === "b"
+          ? { buffer, offset: bytes * (binding - 1), size: bytes }
+          : this.createImage(1, 1, kind === "h").createView(),
       }));
-      group = this.gpu.createBindGroup({ layout: this.bindGroupLayout(storage), entries });
-      this.#scratchGroups.set(storage, group);
+      group = this.gpu.createBindGroup({ layout: this.bindGroupLayout(bindings), entries });
+      this.#scratchGroups.set(bindings, group);
     }
     return group;
   }

@@ -26,11 +26,11 @@ async function makeLoad(
   grid: readonly [number, number],
   { amount, dispatches = 1 }: { amount: number; dispatches?: number },
 ): Promise<Load> {
-  const pipeline = await device.pipeline(source, sizes.length);
+  const pipeline = await device.pipeline(source, "b".repeat(sizes.length));
   const uniform = device.createBuffer(256, GPUBufferUsage.UNIFORM | GPUBufferUsage.COPY_DST);
   const buffers = sizes.map((size) => device.createBuffer(size));
   const group = device.gpu.createBindGroup({
-    layout: device.bindGroupLayout(sizes.length),
+    layout: device.bindGroupLayout("b".repeat(sizes.length)),
     entries: [uniform, ...buffers].map((buffer, binding) => ({ binding, resource: { buffer } })),
   });
   const load: Load = {

@@ -141,6 +141,7 @@ export async function openDevice(options: OpenOptions = {}): Promise<Device> {
     ...capabilities,
     subgroupSize: gpu.features.has("subgroups" as GPUFeatureName) ? await measureSubgroupSize(device) : 0,
     flopsPerSecond: await measureFlops(device),
+    ...(selection?.products ? { products: selection.products } : {}),
     memoryBytes: capabilities.type === "cpu" ? Deno.systemMemoryInfo().available : memoryOf(selection),
   };
   device.check();

@@ -10,11 +10,11 @@ import { multiplyAdds, usualChains } from "./loads.ts";
 
 /** Runs a kernel with one storage buffer of `words` u32 and returns the buffer. */
 async function runProbe(device: Device, source: ShaderSource, words: number, groups: number): Promise<Uint32Array> {
-  const pipeline = await device.pipeline(source, 1);
+  const pipeline = await device.pipeline(source, "b");
   const buffer = device.createBuffer(words * 4);
   const uniform = device.createBuffer(256, GPUBufferUsage.UNIFORM | GPUBufferUsage.COPY_DST);
   const group = device.gpu.createBindGroup({
-    layout: device.bindGroupLayout(1),
+    layout: device.bindGroupLayout("b"),
     entries: [{ binding: 0, resource: { buffer: uniform, size: 256 } }, { binding: 1, resource: { buffer } }],
   });
   const encoder = device.gpu.createCommandEncoder();

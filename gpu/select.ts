@@ -8,6 +8,7 @@
  * @module
  */
 
+import type { ProductVariants } from "./capabilities.ts";
 import { MachineError } from "../errors.ts";
 import { prepareVectorWidth } from "./vector_width.ts";
 import { listVulkanDevices, type VulkanDevice } from "./vulkan.ts";
@@ -26,6 +27,8 @@ export interface Selection {
   readonly ways: readonly Way[];
   /** The environment in which ways are tried; each changes some of it. */
   readonly base?: Readonly<Record<string, string>>;
+  /** What the tuner chose for it; the built-in choice if left out. */
+  readonly products?: ProductVariants;
   /** True if the run opens no other: where no way works, a card of the same kind will do. */
   readonly sole?: boolean;
 }

@@ -3,6 +3,7 @@
  * @module
  */
 
+import { bindingsOf } from "./images.ts";
 import type { Device } from "../gpu/device.ts";
 import type { Plan, PlannedDispatch } from "./plan.ts";
 
@@ -11,7 +12,7 @@ export function distinctKernels({ segments }: Pick<Plan, "segments">): PlannedDi
   const found = new Map<string, PlannedDispatch>();
   for (const stretches of segments.values()) {
     for (const dispatch of stretches.flatMap(({ dispatches }) => dispatches)) {
-      const key = `${dispatch.windows.length}:${dispatch.kernel.code}`;
+      const key = `${bindingsOf(dispatch)}:${dispatch.kernel.code}`;
       if (!found.has(key)) found.set(key, dispatch);
     }
   }
@@ -25,8 +26,8 @@ export async function compileKernels(
   compiled: (done: number, total: number) => void = () => {},
 ): Promise<void> {
   const kernels = distinctKernels(plan);
-  for (const [i, { kernel, windows }] of kernels.entries()) {
-    await device.pipeline(kernel, windows.length);
+  for (const [i, dispatch] of kernels.entries()) {
+    await device.pipeline(dispatch.kernel, bindingsOf(dispatch));
     compiled(i + 1, kernels.length);
   }
 }

@@ -24,7 +24,15 @@ export interface Window {
   readonly start: number;
   /** Elements. */
   readonly length: number;
+  /**
+   * Bound as a texture of this many vectors of four a row (`{{image n name}}`), into which the program copies the window before. Software drivers read a vector of a texture 2 to 4 times as fast as one of a buffer, for which they loop over
+   * lanes and components. Rows of whole 256 bytes; at most `maximumImageExtent` vectors and rows.
+   */
+  readonly image?: number;
 }
+
+/** Largest width and height of an image (WebGPU's minimum). */
+export const maximumImageExtent = 8192;
 
 /** One `dispatchWorkgroups`. Windows are bindings 1, 2, …; binding 0 is the uniform block. */
 export interface Dispatch {

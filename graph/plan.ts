@@ -9,17 +9,20 @@ import type { Capabilities } from "../gpu/capabilities.ts";
 import { type CollectiveAttributes, isCollective } from "./collective.ts";
 import type { Dispatch, Target } from "./dispatch.ts";
 import type { Graph, Op } from "./graph.ts";
+import { assignImages, type ImageShape, type ImageUse } from "./images.ts";
 import { cutsOf, layOut, type Part } from "./layout.ts";
 import { elementCount, type Role, rowSize, type Tensor } from "./tensor.ts";
 
 /** A dispatch and the op it came from. */
 export interface PlannedDispatch extends Dispatch {
   readonly op: Op;
+  /** By window: the image that it is bound as. */
+  readonly images?: readonly (ImageUse | undefined)[];
 }
 
 /** Dispatches with a collective behind them, or a segment's last dispatches. */
 export interface Stretch {
-  readonly dispatches: readonly PlannedDispatch[];
+  readonly dispatches: PlannedDispatch[];
   readonly collective: Op<CollectiveAttributes> | undefined;
 }
 
@@ -40,11 +43,13 @@ export interface Plan {
   readonly segments: ReadonlyMap<string, readonly Stretch[]>;
   /** Sizes of the buffers to create, in bytes. */
   readonly buffers: readonly number[];
+  /** Textures to create, for windows that are bound as images. */
+  readonly images: readonly ImageShape[];
   /** Placements by tensor id. */
   readonly placements: readonly (readonly Placement[])[];
   /** Bytes by role; activations count once however many share the memory. */
   readonly bytes: Readonly<Record<Role, number>>;
-  /** Sum of `buffers`. */
+  /** Sum of `buffers` and `images`. */
   readonly totalBytes: number;
 }
 
@@ -113,6 +118,8 @@ export function makePlan(graph: Graph, capabilities: Capabilities, chunkBytes = 
   };
   const placements = graph.tensors.map((tensor) => layout.parts[tensor.id].map((part) => place(part, tensor)));
 
+  const images = assignImages([...segments.values()].flat());
+  const imageBytes = images.reduce((sum, { width, height, halves }) => sum + (halves ? 8 : 16) * width * height, 0);
   const bytes: Record<Role, number> = {
     parameter: 0,
     gradient: 0,
@@ -120,13 +127,14 @@ export function makePlan(graph: Graph, capabilities: Capabilities, chunkBytes = 
     input: 0,
     constant: 0,
     output: 0,
-    activation: shared.buffers.reduce((sum, size) => sum + size, 0),
+    activation: shared.buffers.reduce((sum, size) => sum + size, imageBytes),
   };
   for (const life of used) {
     const { role } = layout.blocks[life.block].owner;
     if (role !== "activation" || life.last === Infinity) bytes[role] += life.bytes;
   }
-  return { graph, segments, buffers, placements, bytes, totalBytes: buffers.reduce((sum, size) => sum + size, 0) };
+  const totalBytes = buffers.reduce((sum, size) => sum + size, imageBytes);
+  return { graph, segments, buffers, images, placements, bytes, totalBytes };
 }
 
 /**

@@ -13,7 +13,8 @@ import { assertSplittable, type Box, cutGrid, dispatchMilliseconds, guessMillise
 import type { CollectiveAttributes } from "./collective.ts";
 import type { CollectiveExecutor, CreateOptions, OpTime } from "./executor.ts";
 import type { Graph, Op } from "./graph.ts";
-import type { Piece, PieceStretch, Segment } from "./pieces.ts";
+import { bindingsOf } from "./images.ts";
+import { encodePieces, imageCopies, type Piece, type PieceStretch, type Segment } from "./pieces.ts";
 import { formatBytes, makePlan, placementOf, type Plan, type PlannedDispatch } from "./plan.ts";
 import { bytesOf } from "./tensor.ts";
 import { TensorMemory } from "./tensor_memory.ts";
@@ -33,6 +34,7 @@ export class Program extends TensorMemory {
   readonly #segments = new Map<string, Segment>();
   readonly #uniforms: GPUBuffer[] = [];
   readonly #absent: GPUBuffer;
+  readonly #images: readonly GPUTexture[];
   /** Submitted since the device was last waited for, in ms. */
   #underWay = 0;
 
@@ -42,6 +44,7 @@ export class Program extends TensorMemory {
   private constructor(device: Device, plan: Plan, buffers: readonly GPUBuffer[]) {
     super(device, plan, buffers);
     this.#absent = device.createBuffer(uniformStride);
+    this.#images = plan.images.map(({ width, height, halves }) => device.createImage(width, height, halves));
   }
 
   /**
@@ -72,7 +75,7 @@ export class Program extends TensorMemory {
       for (const { dispatches, collective } of planned) {
         const pieces: Piece[] = [];
         for (const planned of dispatches) {
-          const pipeline = await device.pipeline(planned.kernel, planned.windows.length);
+          const pipeline = await device.pipeline(planned.kernel, bindingsOf(planned));
           const guess = guessMilliseconds(planned, device.capabilities);
           const boxes = cutGrid(planned.workgroups, Math.ceil(guess / dispatchMilliseconds));
           pieces.push(...program.#makePieces(planned, pipeline, boxes, guess));
@@ -92,7 +95,7 @@ export class Program extends TensorMemory {
 
   #makePieces(planned: PlannedDispatch, pipeline: GPUComputePipeline, boxes: Box[], milliseconds: number): Piece[] {
     const { device, plan } = this;
-    return boxes.map((box) => {
+    return boxes.map((box, part) => {
       const slots = 65536 / uniformStride;
       if (this.#slot % slots === 0) {
         this.#uniforms.push(device.createBuffer(65536, GPUBufferUsage.UNIFORM | GPUBufferUsage.COPY_DST));
@@ -104,7 +107,7 @@ export class Program extends TensorMemory {
       this.#slot++;
       device.objectsCreated++;
       const bindGroup = device.gpu.createBindGroup({
-        layout: device.bindGroupLayout(planned.windows.length),
+        layout: device.bindGroupLayout(bindingsOf(planned)),
         entries: [
           {
             binding: 0,
@@ -112,6 +115,8 @@ export class Program extends TensorMemory {
           },
           ...planned.windows.map((window, i) => {
             if (!window) return { binding: i + 1, resource: { buffer: this.#absent, size: uniformStride } };
+            const use = planned.images?.[i];
+            if (use) return { binding: i + 1, resource: this.#images[use.image].createView() };
             const place = placementOf(plan, window.tensor, window.start, window.length);
             const bytes = bytesOf(window.tensor.dtype);
             const offset = place.offset + (window.start - place.start) * bytes;
@@ -122,7 +127,8 @@ export class Program extends TensorMemory {
       });
       const share = milliseconds * box.size[0] * box.size[1] * box.size[2] /
         (planned.workgroups[0] * planned.workgroups[1] * planned.workgroups[2]);
-      return { planned, pipeline, bindGroup, origin: box.origin, size: box.size, milliseconds: share };
+      const copies = part === 0 ? imageCopies(planned, plan, this.buffers, this.#images) : [];
+      return { planned, pipeline, bindGroup, copies, origin: box.origin, size: box.size, milliseconds: share };
     });
   }
 
@@ -142,18 +148,7 @@ export class Program extends TensorMemory {
   #submit(pieces: readonly Piece[], from: number, to: number): void {
     const { gpu, passTimer } = this.device;
     const encoder = gpu.createCommandEncoder();
-    const pass = encoder.beginComputePass(passTimer?.describePass());
-    let pipeline: GPUComputePipeline | undefined;
-    for (let i = from; i < to; i++) {
-      const piece = pieces[i];
-      if (piece.pipeline !== pipeline) {
-        pipeline = piece.pipeline;
-        pass.setPipeline(pipeline);
-      }
-      pass.setBindGroup(0, piece.bindGroup);
-      pass.dispatchWorkgroups(piece.size[0], piece.size[1], piece.size[2]);
-    }
-    pass.end();
+    encodePieces(encoder, pieces.slice(from, to), () => passTimer?.describePass());
     gpu.queue.submit([encoder.finish()]);
   }
 
@@ -292,6 +287,6 @@ export class Program extends TensorMemory {
   /** Frees the buffers; the device stays. */
   destroy(): void {
     this.device.drain();
-    for (const buffer of [...this.buffers, ...this.#uniforms, this.#absent]) buffer.destroy();
+    for (const memory of [...this.buffers, ...this.#uniforms, this.#absent, ...this.#images]) memory.destroy();
   }
 }

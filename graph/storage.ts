@@ -56,7 +56,8 @@ fn store_${name}(i: u32, value: vec2f) { ${name}[i] = ${pack}(value); }`,
 }
 
 /**
- * Replaces each `{{storage n name type}}` of a text by the declaration of the binding and its `load_name` and `store_name`.
+ * Replaces each `{{storage n name type}}` of a text by the declaration of the binding and its `load_name` and `store_name`, and each
+ * `{{image n name}}` (`Window.image`) by that and `load_name(column, row)`, which has a vector of four.
  *
  * @param types by binding (binding 1 first) the element type of the tensor bound; f32, u32 or i32 need not be told
  */
@@ -76,8 +77,18 @@ fn store_${name}(i: u32, value: ${type}) { ${name}[i] = value; }`,
       return `@group(0) @binding(${binding}) var<storage, read_write> ${name}: array<${element}>;\n${functions}`;
     },
   );
+  const withImages = code.replaceAll(/\{\{image (\d+) (\w+)\}\}/g, (_, binding: string, name: string) => {
+    const dtype = types[Number(binding) - 1];
+    const half = dtype === "f16" || dtype === "bf16" ? dtype : undefined;
+    if (half) halves.add(half);
+    const unpack = `unpackPair_${half}`;
+    const texel = `textureLoad(${name}, vec2u(column, row))`;
+    const value = half ? `let h = ${texel}; return vec4f(${unpack}(h.x), ${unpack}(h.y));` : `return ${texel};`;
+    return `@group(0) @binding(${binding}) var ${name}: texture_storage_2d<${half ? "rg32uint" : "rgba32float"}, read>;
+fn load_${name}(column: u32, row: u32) -> vec4f { ${value} }`;
+  });
   const conversions = [...halves].sort().flatMap((half) =>
     [unpackPair[half], packPair[half]].map((line) => line.replace(/(un)?packPair/, (word) => `${word}_${half}`))
   );
-  return [code, ...conversions].join("\n");
+  return [withImages, ...conversions].join("\n");
 }

@@ -7,6 +7,7 @@
 import type { OpDefinition } from "../graph/graph.ts";
 import { elementwise } from "./elementwise.ts";
 import gradientText from "./gelu_gradient.wgsl" with { type: "text" };
+import { geluText } from "./gelu_text.ts";
 import text from "./gelu.wgsl" with { type: "text" };
 
 /** Input `[x]`, output `[y]`. */
@@ -18,13 +19,15 @@ export const gelu: OpDefinition = {
     backward.give(op.inputs[0], backward.add(geluGradient, [op.inputs[0], dy], {}, { name: `${op.name}.dinput` })[0]);
   },
   lower: ({ inputs: [x], outputs: [y] }, target) =>
-    elementwise(target, "kernels/gelu.wgsl", text, [x, y], { flops: 10 }),
+    elementwise(target, "kernels/gelu.wgsl", `${geluText("vec4f")}\n${text}`, [x, y], { flops: 10 }),
 };
 
-/** Inputs `[x, dy]`, output `[dx]`. */
-const geluGradient: OpDefinition = {
+/** GELU's slope at x times dy. Inputs `[x, dy]`, output `[dx]`. */
+export const geluGradient: OpDefinition = {
   name: "geluGradient",
   infer: ([x]) => [{ shape: x.shape, rowUnit: x.rowUnit }],
   lower: ({ inputs: [x, dy], outputs: [dx] }, target) =>
-    elementwise(target, "kernels/gelu_gradient.wgsl", gradientText, [x, dy, dx], { flops: 20 }),
+    elementwise(target, "kernels/gelu_gradient.wgsl", `${geluText("vec4f")}\n${gradientText}`, [x, dy, dx], {
+      flops: 20,
+    }),
 };

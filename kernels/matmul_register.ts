@@ -2,15 +2,17 @@
  * Matrix product in registers: every thread holds ROWS x COLUMNS sums (a column is a vec4 for NN and TN).
  *
  * Variants:
- * - `broadcast`: eight lanes load eight different vectors of A and hand them round with `subgroupBroadcast`. On software
- *   drivers every load is a gather of eight lanes, whatever it fetches, so this divides the loads of A by eight: 0.3 to
- *   0.4 of the multiply-add peak of lavapipe against 0.15 without. Needs subgroups of at least 8 lanes.
- * - `direct`: every thread loads all it needs. For software drivers without subgroups, and for few rows.
+ * - `lanes` > 1 (broadcast): the lanes of a subgroup load different vectors of A and hand them round with `subgroupBroadcast`.
+ *   On software drivers a load is a loop over the lanes, whatever it fetches, so this divides the loads of A by the lanes.
+ * - `lanes` 1 (direct): every thread loads all it needs. For software drivers without subgroups, and for few rows.
+ * - `images`: the operands are read from storage textures: see `Window.image`.
  * - scalar (`vector: false`): one element at a time for sizes that are no multiple of four.
  * @module
  */
 
 import { type Kernel, kernel } from "../graph/dispatch.ts";
+import type { DataType } from "../graph/tensor.ts";
+import { type Epilogue, epilogueName, epilogueText } from "./matmul_epilogue.ts";
 import text from "./matmul_register.wgsl" with { type: "text" };
 
 /** Which operand is transposed: NN `a b`, NT `a bᵀ`, TN `aᵀ b`. */
@@ -19,17 +21,22 @@ export type MatmulLayout = "NN" | "NT" | "TN";
 /** A variant of the register kernel. */
 export interface RegisterVariant {
   readonly layout: MatmulLayout;
-  readonly broadcast: boolean;
+  /** Lanes that share loads of A, a power of two: 1, or at most the subgroup size; `rows` is a multiple of it. */
+  readonly lanes: number;
   /** False: sizes are no multiples of four. */
   readonly vector: boolean;
-  /** Rows of C per thread; a multiple of 8 with `broadcast`, of 4 for TN. */
+  /** C is written by vectors of four: N is a multiple of four, and for NT and scalars `columns` too. */
+  readonly wide: boolean;
+  /** Rows of C per thread; a multiple of 4 for TN. */
   readonly rows: number;
-  /** Columns (NT) or vec4 columns (NN, TN) of C per thread. */
+  /** Columns (NT, scalar) or vec4 columns (NN, TN) of C per thread. */
   readonly columns: number;
-  /** Threads in a workgroup; a multiple of the subgroup size with `broadcast`. */
+  /** Threads in a workgroup; a multiple of the subgroup size with `lanes` > 1. */
   readonly threads: number;
+  /** A and B are textures. */
+  readonly images: boolean;
   /** TN: the number of steps is no multiple of four. */
-  readonly ragged?: boolean;
+  readonly ragged: boolean;
 }
 
 const components = "xyzw";
@@ -43,87 +50,117 @@ export function workgroupColumns(variant: RegisterVariant): number {
   return variant.threads * variant.columns * (variant.layout === "NT" || !variant.vector ? 1 : 4);
 }
 
+/** The vector of an operand at a row and a column of vectors. */
+function at({ images }: RegisterVariant, operand: "a" | "b", row: string, column: string): string {
+  return images
+    ? `load_${operand}(${operand}Start + ${column}, ${row})`
+    : `load_${operand}(${operand}Start + (${row}) * (p.ld${operand} / 4u) + ${column})`;
+}
+
 /** How the lines that load A are made, and where the value of row i at step u is then found. */
 interface OperandA {
   readonly setup: string[];
   readonly loads: string[];
-  readonly advance: string[];
   value(i: number, u: number): string;
 }
 
 /** A `[M, K]`: vectors run along k. */
-function rowsOfA({ broadcast, rows }: RegisterVariant): OperandA {
-  const pointers = broadcast ? rows / 8 : rows;
-  const rowOf = (r: number) => broadcast ? `row + ${8 * r}u + lane` : `row + ${r}u`;
+function rowsOfA(variant: RegisterVariant): OperandA {
+  const { lanes, rows } = variant;
+  const shared = lanes > 1;
   return {
-    setup: range(pointers, (r) => `var pa${r} = (aStart + min(${rowOf(r)}, lastRow) * p.lda) / 4u;`),
-    loads: range(pointers, (r) => `let a${r} = a[pa${r}];`),
-    advance: range(pointers, (r) => `pa${r} += 1u;`),
-    value: (i, u) => broadcast ? `subgroupBroadcast(a${i >> 3}.${components[u]}, ${i & 7}u)` : `a${i}.${components[u]}`,
+    setup: range(rows / lanes, (r) => `let ra${r} = min(row + ${r * lanes}u${shared ? " + lane" : ""}, lastRow);`),
+    loads: range(rows / lanes, (r) => `let a${r} = ${at(variant, "a", `ra${r}`, "k / 4u")};`),
+    value: (i, u) =>
+      shared ? `subgroupBroadcast(a${i / lanes | 0}.${components[u]}, ${i % lanes}u)` : `a${i}.${components[u]}`,
   };
 }
 
-/** A `[K, M]`: vectors run along m; with `broadcast` the eight lanes cover several k where the rows are few. */
-function columnsOfA({ broadcast, rows, ragged }: RegisterVariant): OperandA {
+/** A `[K, M]`: vectors run along m; the lanes cover several k where the rows are few. */
+function columnsOfA(variant: RegisterVariant): OperandA {
+  const { lanes, rows, ragged } = variant;
   const vectors = rows / 4;
-  const steps = broadcast ? 8 / vectors : 1;
-  const names = broadcast
-    ? range(4 / steps, (l) => [l * steps, 0])
-    : range(4 * vectors, (l) => [l / vectors | 0, l % vectors]);
-  const lane = broadcast && steps > 1 ? [`let laneK = lane / ${vectors}u;`] : [`let laneK = 0u;`];
-  const column = broadcast ? `row / 4u + lane % ${vectors}u` : `row / 4u`;
+  // Lanes cover `across` vectors of each of `steps` k; a step takes `parts` loads.
+  const across = Math.min(vectors, lanes);
+  const steps = lanes / across;
+  const parts = vectors / across;
+  const loads = range(4 / steps, (l) => range(parts, (q) => [l, q])).flat();
+  const shared = lanes > 1;
   return {
     setup: [
-      ...lane,
+      shared ? `let laneK = lane / ${across}u;` : "let laneK = 0u;",
       `let lastVector = p.M / 4u - 1u;`,
-      ...range(broadcast ? 1 : vectors, (q) => `let ca${q} = aStart / 4u + min(${column} + ${q}u, lastVector);`),
+      ...range(
+        parts,
+        (q) => `let ca${q} = min(row / 4u + ${q * across}u${shared ? ` + lane % ${across}u` : ""}, lastVector);`,
+      ),
     ],
-    loads: names.flatMap(([step, q], l) =>
-      ragged
+    loads: loads.flatMap(([l, q]) => {
+      const k = `k + ${l * steps}u + laneK`;
+      return ragged
         ? [
-          `let k${l} = k + ${step}u + laneK;`,
-          `let a${l} = select(vec4f(0.0), a[min(k${l}, lastK) * stepA + ca${q}], k${l} < K);`,
+          `let a${l}_${q} = select(vec4f(0.0), ${at(variant, "a", `min(${k}, lastK)`, `ca${q}`)}, ${k} < K);`,
         ]
-        : [`let a${l} = a[(k + ${step}u + laneK) * stepA + ca${q}];`]
-    ),
-    advance: [],
-    value: (i, u) =>
-      broadcast
-        ? `subgroupBroadcast(a${u / steps | 0}.${components[i & 3]}, ${(u % steps) * vectors + (i >> 2)}u)`
-        : `a${u * vectors + (i >> 2)}.${components[i & 3]}`,
+        : [`let a${l}_${q} = ${at(variant, "a", k, `ca${q}`)};`];
+    }),
+    value: (i, u) => {
+      const vector = i >> 2;
+      const name = `a${u / steps | 0}_${vector / across | 0}.${components[i & 3]}`;
+      return shared ? `subgroupBroadcast(${name}, ${(u % steps) * across + vector % across}u)` : name;
+    },
   };
 }
 
-function vectorBody(variant: RegisterVariant): string {
-  const { layout, rows, columns, threads } = variant;
+/** The lines that add the bias and store the sums; c`i`_`j` is the sum of row i and column (of vectors) j. */
+function stores({ rows, columns, threads, wide }: RegisterVariant, scalars: boolean, { bias }: Epilogue): string[] {
+  const gathered = scalars && wide;
+  const places = !scalars
+    ? range(columns, (j) => `n${j}`)
+    : wide
+    ? range(columns / 4, (q) => `first * ${columns / 4}u + ${q}u`)
+    : range(columns, (j) => `first0 + ${j * threads}u`);
+  const sum = (i: number, j: number) =>
+    gathered ? `vec4f(${range(4, (l) => `c${i}_${4 * j + l}`).join(", ")})` : `c${i}_${j}`;
+  return [
+    ...(bias ? places.map((place, j) => `let bias${j} = biasOf(${place});`) : []),
+    ...range(
+      rows,
+      (i) =>
+        places.map((place, j) => `finish(row + ${i}u, ${place}, cStart, ${sum(i, j)}${bias ? ` + bias${j}` : ""});`),
+    ).flat(),
+  ];
+}
+
+/** The columns of a thread's scalar sums: beside each other, or as far apart as there are threads. */
+function scalarColumns({ columns, threads, wide }: RegisterVariant): string[] {
+  return [
+    `let first0 = group.x * ${threads * columns}u + local.x;`,
+    ...range(columns, (j) => `let n${j} = ${wide ? `first * ${columns}u + ${j}u` : `first0 + ${j * threads}u`};`),
+  ];
+}
+
+function vectorBody(variant: RegisterVariant, epilogue: Epilogue): string[] {
+  const { layout, rows, columns, threads, ragged } = variant;
   const operand = layout === "TN" ? columnsOfA(variant) : rowsOfA(variant);
   const transposed = layout === "NT";
   const type = transposed ? "f32" : "vec4f";
-  const sums = range(rows, (i) => range(columns, (j) => `c${i}_${j}`));
-  const lines = [
+  return [
     ...operand.setup,
     "let lastK = p.K - 1u;",
-    ...range(columns, (j) => `let n${j} = first + ${j * threads}u;`),
-    ...range(
-      columns,
-      (j) =>
-        transposed
-          ? `var pb${j} = (bStart + min(n${j}, p.N - 1u) * p.ldb) / 4u;`
-          : `var pb${j} = bStart / 4u + min(n${j}, p.N / 4u - 1u);`,
-    ),
-    "let stepA = p.lda / 4u;",
-    "let stepB = p.ldb / 4u;",
+    ...(transposed
+      ? scalarColumns(variant)
+      : range(columns, (j) => `let n${j} = group.x * ${threads * columns}u + local.x + ${j * threads}u;`)),
+    ...range(columns, (j) => `let nb${j} = min(n${j}, p.N${transposed ? "" : " / 4u"} - 1u);`),
     "let K = p.K;",
-    ...sums.flat().map((name) => `var ${name} = ${type}(0.0);`),
+    ...range(rows, (i) => range(columns, (j) => `var c${i}_${j} = ${type}(0.0);`)).flat(),
     "for (var k = 0u; k < K; k += 4u) {",
     ...operand.loads,
-    ...(transposed ? range(columns, (j) => `let b${j} = b[pb${j}];`) : range(4, (u) => [
-      // TN may end between steps of four: the values of A are 0 there, and B is read at its last row.
-      ...(u === 0
-        ? []
-        : [variant.ragged ? `let r${u} = min(${u}u, lastK - k) * stepB;` : `let r${u} = ${u}u * stepB;`]),
-      ...range(columns, (j) => `let b${u}_${j} = b[pb${j}${u === 0 ? "" : ` + r${u}`}];`),
-    ]).flat()),
+    // TN may end between steps of four: the values of A are 0 there, and B is read at its last row.
+    ...(transposed
+      ? range(columns, (j) => `let b${j} = ${at(variant, "b", `nb${j}`, "k / 4u")};`)
+      : range(4, (u) =>
+        range(columns, (j) =>
+          `let b${u}_${j} = ${at(variant, "b", ragged ? `min(k + ${u}u, lastK)` : `k + ${u}u`, `nb${j}`)};`)).flat()),
     // Row by row: a row's sums stay in machine registers for four steps, where those of all rows do not fit. fma, since
     // software drivers make two instructions of a product and a sum: twice the peak.
     ...range(rows, (i) => [
@@ -134,55 +171,65 @@ function vectorBody(variant: RegisterVariant): string {
           return `c${i}_${j} = fma(x${u}_${i}, ${factor}, c${i}_${j});`;
         })).flat(),
     ]).flat(),
-    ...operand.advance,
-    ...range(columns, (j) => transposed ? `pb${j} += 1u;` : `pb${j} += 4u * stepB;`),
     "}",
-    ...sums.flatMap((names, i) => names.map((name, j) => `store(row + ${i}u, n${j}, cStart, ${name});`)),
+    ...stores(variant, transposed, epilogue),
   ];
-  return lines.join("\n  ");
 }
 
-/** One element of C per thread and row, in blocks of 64 steps so that long sums stay exact. */
-function scalarBody({ layout, rows }: RegisterVariant): string {
+/** One element of A and B at a time, in blocks of 64 steps so that long sums stay exact. */
+function scalarBody(variant: RegisterVariant, epilogue: Epilogue): string[] {
+  const { layout, rows, columns } = variant;
   const a = (i: number) =>
     layout === "TN"
-      ? `a[aStart + k * p.lda + min(row + ${i}u, lastRow)]`
-      : `a[aStart + min(row + ${i}u, lastRow) * p.lda + k]`;
-  const b = layout === "NT" ? "b[bStart + column * p.ldb + k]" : "b[bStart + k * p.ldb + column]";
+      ? `load_a(aStart + k * p.lda + min(row + ${i}u, lastRow))`
+      : `load_a(aStart + min(row + ${i}u, lastRow) * p.lda + k)`;
+  const b = (j: number) => `load_b(bStart + ${layout === "NT" ? `nb${j} * p.ldb + k` : `k * p.ldb + nb${j}`})`;
+  const sums = range(rows, (i) => range(columns, (j) => `${i}_${j}`)).flat();
   return [
-    "let column = min(first, p.N - 1u);",
-    ...range(rows, (i) => `var c${i} = 0.0;`),
+    ...scalarColumns(variant),
+    ...range(columns, (j) => `let nb${j} = min(n${j}, p.N - 1u);`),
+    ...sums.map((sum) => `var c${sum} = 0.0;`),
     "for (var block = 0u; block < p.K; block += 64u) {",
-    ...range(rows, (i) => `var s${i} = 0.0;`),
+    ...sums.map((sum) => `var s${sum} = 0.0;`),
     "for (var k = block; k < min(block + 64u, p.K); k += 1u) {",
-    `let v = ${b};`,
-    ...range(rows, (i) => `s${i} += ${a(i)} * v;`),
+    ...range(columns, (j) => `let v${j} = ${b(j)};`),
+    ...range(rows, (i) => [
+      `let u${i} = ${a(i)};`,
+      ...range(columns, (j) => `s${i}_${j} += u${i} * v${j};`),
+    ]).flat(),
     "}",
-    ...range(rows, (i) => `c${i} += s${i};`),
+    ...sums.map((sum) => `c${sum} += s${sum};`),
     "}",
-    ...range(rows, (i) => `store(row + ${i}u, first, cStart, c${i});`),
-  ].join("\n  ");
+    ...stores(variant, true, epilogue),
+  ];
 }
 
-/** The WGSL of a variant. */
-export function registerKernel(variant: RegisterVariant): Kernel {
-  const { layout, broadcast, vector, rows, columns, threads } = variant;
-  const wideC = vector && layout !== "NT";
-  return {
-    ...kernel("kernels/matmul_register.wgsl", text, {
-      A_TYPE: vector ? "vec4f" : "f32",
-      B_TYPE: vector ? "vec4f" : "f32",
-      C_TYPE: wideC ? "vec4f" : "f32",
-      C_WIDTH: wideC ? 4 : 1,
-      THREADS: threads,
-      ROWS: rows,
-      COLUMNS: threads * columns,
-      LANE: broadcast ? ",\n  @builtin(subgroup_invocation_id) invocation: u32" : "",
-      BODY: (broadcast ? "  let lane = invocation & 7u;\n  " : "  ") +
-        (vector ? vectorBody(variant) : scalarBody(variant)),
-    }),
-    variant: `${layout} ${broadcast ? "broadcast" : "direct"} ${rows}x${columns}${vector ? "" : " scalar"}${
-      variant.ragged ? " ragged" : ""
-    }`,
-  };
+/** The WGSL of a variant; `types` are the element types of a, b, c, bias, addend and side. */
+export function registerKernel(
+  variant: RegisterVariant,
+  epilogue: Epilogue,
+  types: readonly (DataType | undefined)[],
+): Kernel {
+  const { layout, lanes, vector, rows, columns, threads, images, wide } = variant;
+  const type = vector ? "vec4f" : "f32";
+  const operand = (binding: number, name: string) =>
+    images ? `{{image ${binding} ${name}}}` : `{{storage ${binding} ${name} ${type}}}`;
+  const { file, code } = kernel("kernels/matmul_register.wgsl", text, {
+    OPERANDS: `${operand(1, "a")}\n${operand(2, "b")}`,
+    EPILOGUE: epilogueText(epilogue, wide ? "vec4f" : "f32"),
+    WIDTH: vector ? 4 : 1,
+    C_WIDTH: wide ? 4 : 1,
+    THREADS: threads,
+    ROWS: rows,
+    LANE: lanes > 1 ? ",\n  @builtin(subgroup_invocation_id) invocation: u32" : "",
+    BODY: [
+      ...(lanes > 1 ? [`let lane = invocation & ${lanes - 1}u;`] : []),
+      ...(vector ? vectorBody : scalarBody)(variant, epilogue),
+    ]
+      .map((line) => `  ${line}`).join("\n"),
+  }, types);
+  const kind = lanes > 1 ? `broadcast ${lanes}` : vector ? "direct" : "scalar";
+  const halves = types.some((dtype) => dtype === "f16" || dtype === "bf16") ? " halves" : "";
+  const flags = `${images ? " images" : ""}${variant.ragged ? " ragged" : ""}${wide ? "" : " narrow"}${halves}`;
+  return { file, code, variant: `${layout} ${kind} ${rows}x${columns}${flags}${epilogueName(epilogue)}` };
 }

@@ -4,11 +4,10 @@
  * @module
  */
 
-import { gelu } from "../kernels/gelu.ts";
 import { layernorm } from "../kernels/layernorm.ts";
 import type { Tensor } from "../graph/tensor.ts";
 import type { ModelConfiguration } from "./configuration.ts";
-import { attend, embed, enter, type Forward, linear, linearResidual, parameter, project } from "./layers.ts";
+import { attend, embed, enter, type Forward, linearGelu, linearResidual, parameter, project } from "./layers.ts";
 import { matrix, type Parameter, type Slice, vector } from "./parameters.ts";
 import { localSizes, type Shard } from "./part.ts";
 
@@ -102,12 +101,15 @@ export function gpt2Block(forward: Forward, x: Tensor, layer: number): Tensor {
     site: 2 * layer + 1,
   });
   const normed = enter(forward, norm(forward, middle, `${h}.ln_2`));
-  const inner = linear(forward, normed, `${h}.mlp.c_fc.weight`, "NN", { bias: `${h}.mlp.c_fc.bias` });
-  const [activated] = forward.graph.add(gelu, [inner], {}, { name: `${h}.gelu` });
+  const { activated, inner } = linearGelu(forward, normed, `${h}.mlp.c_fc.weight`, {
+    bias: `${h}.mlp.c_fc.bias`,
+    name: `${h}.gelu`,
+  });
   return linearResidual(forward, activated, `${h}.mlp.c_proj.weight`, "NN", {
     bias: `${h}.mlp.c_proj.bias`,
     residual: middle,
     site: 2 * layer + 2,
+    activated: inner,
   });
 }
 

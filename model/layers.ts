@@ -9,6 +9,7 @@ import { attention, sequenceUnit } from "../kernels/attention.ts";
 import { attentionDecode } from "../kernels/attention_decode.ts";
 import { dropout } from "../kernels/dropout.ts";
 import { embedding } from "../kernels/embedding.ts";
+import { gelu } from "../kernels/gelu.ts";
 import { matmul, type MatmulAttributes } from "../kernels/matmul.ts";
 import { columnSum } from "../kernels/column_sum.ts";
 import { residualAdd } from "../kernels/residual_add.ts";
@@ -50,6 +51,8 @@ export interface Forward {
   readonly inputs: ForwardInputs;
   /** Tokens in a sequence, or in a block when decoding. */
   readonly sequenceLength: number;
+  /** GELU is an op of its own, so that backward may compute it again without the product before it. */
+  readonly separateActivations?: boolean;
 }
 
 /** The parameter `name`. */
@@ -121,13 +124,13 @@ export function embed(forward: Forward, table: string, positions?: string): Tens
   return drop(forward, leave(forward, x), 0);
 }
 
-/** `x w (+ bias) (+ addend)`; weights are `[in, out]` (NN) or `[out, in]` (NT). */
+/** `x w (+ bias) (+ addend)`; weights are `[in, out]` (NN) or `[out, in]` (NT). `x` is GELU of `activated`. */
 export function linear(
   forward: Pick<Forward, "graph" | "parameters"> & Partial<Pick<Forward, "inputs">>,
   x: Tensor,
   weight: string,
   layout: "NN" | "NT",
-  options: { bias?: string; addend?: Tensor } = {},
+  options: { bias?: string; addend?: Tensor; activated?: Tensor } = {},
 ): Tensor {
   const inputs = [x, parameter(forward, weight)];
   if (options.bias) inputs.push(parameter(forward, options.bias));
@@ -136,6 +139,7 @@ export function linear(
     layout,
     ...(options.bias ? { bias: true } : {}),
     ...(options.addend ? { addend: true } : {}),
+    ...(options.activated ? { activated: options.activated } : {}),
   };
   return multiply(forward, inputs, attributes, weight);
 }
@@ -152,6 +156,23 @@ function multiply(
   return graph.add(matmul, inputs, attributes, { name })[0];
 }
 
+/** `GELU(x w + bias)`, and what GELU is of: a product that takes the former is told the latter, and computes its gradient. */
+export function linearGelu(
+  forward: Forward,
+  x: Tensor,
+  weight: string,
+  options: { bias: string; name: string },
+): { activated: Tensor; inner: Tensor } {
+  if (forward.separateActivations || forward.inputs.decode) {
+    const inner = linear(forward, x, weight, "NN", { bias: options.bias });
+    return { activated: forward.graph.add(gelu, [inner], {}, { name: options.name })[0], inner };
+  }
+  const inputs = [x, parameter(forward, weight), parameter(forward, options.bias)];
+  const attributes = { layout: "NN", bias: true, activation: "gelu" } as const;
+  const [inner, activated] = forward.graph.add(matmul, inputs, attributes, { name: weight });
+  return { activated, inner };
+}
+
 /** Packed queries, keys and values of `x`: a product whose rows are cut between sequences only. */
 export function project(forward: Forward, x: Tensor, weight: string, layout: "NN" | "NT", bias?: string): Tensor {
   const inputs = [x, parameter(forward, weight), ...(bias ? [parameter(forward, bias)] : [])];
@@ -165,18 +186,20 @@ export function linearResidual(
   x: Tensor,
   weight: string,
   layout: "NN" | "NT",
-  options: { bias?: string; residual: Tensor; site: number },
+  options: { bias?: string; residual: Tensor; site: number; activated?: Tensor },
 ): Tensor {
   const { residual, site, bias } = options;
+  const activated = options.activated ? { activated: options.activated } : {};
   const { tensor, sequenceParallel } = forward.part;
   const dropped = forward.inputs.dropout !== undefined;
   // A share of the rows is left of the sum, so the residual, which has just these, is added behind it.
   const fused = !dropped && !(tensor.size > 1 && sequenceParallel);
   const addend = fused ? { addend: residual } : {};
   let sum: Tensor;
-  if (tensor.index === 0) sum = linear(forward, x, weight, layout, { ...(bias ? { bias } : {}), ...addend });
-  else {
-    sum = linear(forward, x, weight, layout);
+  if (tensor.index === 0) {
+    sum = linear(forward, x, weight, layout, { ...(bias ? { bias } : {}), ...addend, ...activated });
+  } else {
+    sum = linear(forward, x, weight, layout, activated);
     const added = [...(bias ? [parameter(forward, bias)] : []), ...(fused ? [residual] : [])];
     if (added.length > 0) {
       forward.graph.add(addedElsewhere, [sum, ...added], { bias: bias !== undefined, addend: fused }, {

@@ -159,6 +159,7 @@ const variables: Readonly<Record<string, string | undefined>> = {
   MUSTER_SECRET: undefined,
   MUSTER_SOCKETS: undefined,
   MUSTER_SUBGROUPS: undefined,
+  MUSTER_TUNE: undefined,
   MUSTER_SUPERVISED: "has a training that crashes go unreported",
 };
 /** Variables of others that decide which GPUs there are, and how a software driver computes. */

@@ -86,7 +86,7 @@ export class GraphBuilder {
 
   /** The forward pass of a part; ends with `[N, width]`, with the head behind the last norm. */
   forward(part: ModelPart, inputs: ForwardInputs, length: number, hidden?: Tensor, observe?: Observer): Tensor {
-    const { graph, options: { configuration }, parameters, rope } = this;
+    const { graph, layout, options: { configuration }, parameters, rope } = this;
     return forwardPass(
       {
         graph,
@@ -95,6 +95,7 @@ export class GraphBuilder {
         parameters,
         inputs: { ...inputs, ...(rope ? { rope } : {}) },
         sequenceLength: length,
+        separateActivations: layout.recompute === "selective",
       },
       hidden,
       observe,

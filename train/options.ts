@@ -132,6 +132,11 @@ export const trainOptions = {
     ["none", "selective", "block"],
     "activations computed again in backward instead of kept: norms and activation functions, or whole blocks",
   ),
+  tune: choice(
+    "quick",
+    ["off", "quick", "full"],
+    "kernels of matrix products to time on a GPU's first use: none, a few (some 10 s), or all; `muster tune` shows them",
+  ),
   cpuOffload: choice("none", ["none", "optimizer"], "what is kept in host memory instead of on the GPU"),
   balance: text(
     "auto",

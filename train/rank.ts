@@ -14,6 +14,7 @@ import type { Selection } from "../gpu/select.ts";
 import type { GenerationJob } from "./generation_job.ts";
 import type { Hardware } from "./hardware.ts";
 import type { NetworkMessage, NetworkOptions, NetworkOrder } from "./network_protocol.ts";
+import type { Tuning, TuningMode } from "../kernels/tune_matmul.ts";
 import { packFailure, type RankJob, type RankMessage } from "./rank_protocol.ts";
 
 const workerName = "muster rank";
@@ -36,10 +37,11 @@ export type RankTask =
   | { readonly kind: "train"; readonly job: RankJob }
   | { readonly kind: "generate"; readonly job: GenerationJob };
 
-/** What a Worker is to do besides: open a device and describe or measure it. */
+/** What a Worker is to do besides: open a device and describe, measure or tune it. */
 type LookTask =
   | { readonly kind: "describe"; readonly selection: Selection }
-  | { readonly kind: "measure"; readonly selection: Selection; readonly width: number };
+  | { readonly kind: "measure"; readonly selection: Selection; readonly width: number }
+  | { readonly kind: "tune"; readonly selection: Selection; readonly mode: TuningMode };
 
 /** What a Worker is to do that has links to other machines; orders follow. */
 interface NetworkTask {
@@ -81,6 +83,8 @@ async function* ordersOf(scope: WorkerScope): AsyncGenerator<NetworkOrder> {
 
 /** Time allowed for opening a device only to look at it, in ms. */
 const lookMilliseconds = 60_000;
+/** Time allowed for tuning one, in ms. */
+const tuneMilliseconds = 240_000;
 
 /** Has a Worker look at a device; tells what it found, or why the device cannot be opened. */
 function look<T>(task: LookTask): Promise<T | { readonly reason: string }> {
@@ -92,8 +96,8 @@ function look<T>(task: LookTask): Promise<T | { readonly reason: string }> {
     };
     // A Worker that is stuck in its driver can only be left behind.
     const patience = setTimeout(
-      () => end({ reason: "its driver did not answer within a minute: update it, or look at the system's log" }),
-      lookMilliseconds,
+      () => end({ reason: "its driver did not answer in time: update it, or look at the system's log" }),
+      task.kind === "tune" ? tuneMilliseconds : lookMilliseconds,
     );
     worker.onerror = (event) => {
       event.preventDefault();
@@ -116,10 +120,18 @@ export function measureInWorker(
   return look({ kind: "measure", selection, width });
 }
 
+/** Opens a device in a Worker and tunes it, or tells why it cannot be. */
+export function tuneInWorker(
+  selection: Selection,
+  mode: TuningMode,
+): Promise<Tuning | { readonly reason: string }> {
+  return look({ kind: "tune", selection, mode });
+}
+
 if (isRankWorker()) {
   const scope = globalThis as unknown as WorkerScope;
   scope.onmessage = async ({ data }: MessageEvent<Task>) => {
-    type Told = RankMessage | NetworkMessage | AdapterFacts | Hardware | { reason: string };
+    type Told = RankMessage | NetworkMessage | AdapterFacts | Hardware | Tuning | { reason: string };
     const post = (message: Told) => scope.postMessage(message);
     try {
       if (data.kind === "network") {
@@ -129,6 +141,8 @@ if (isRankWorker()) {
         await (await import("./rank_generation.ts")).generateOnRank(data.job, post);
       } else if (data.kind === "measure") {
         post(await (await import("./measure.ts")).measureHardware(data.selection, data.width));
+      } else if (data.kind === "tune") {
+        post(await (await import("./tuning_worker.ts")).tuneDevice(data.selection, data.mode));
       } else post(await (await import("../gpu/list.ts")).adapterFacts(data.selection));
     } catch (error) {
       if ("job" in data || data.kind === "network") post({ type: "failed", failure: packFailure(error) });

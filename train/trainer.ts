@@ -14,6 +14,7 @@ import { RunRecord } from "./run_record.ts";
 import { RunState } from "./run_state.ts";
 import { soleMachine } from "./run_world.ts";
 import type { GivenSettings } from "./settings.ts";
+import { tuneSelections } from "./tuning.ts";
 import { trainInWorld } from "./world_training.ts";
 
 /** Hooks of a run. */
@@ -64,7 +65,11 @@ function withLastCheckpoint(error: unknown, run: string): unknown {
 export async function train(given: GivenSettings, hooks: TrainHooks = {}): Promise<TrainResult> {
   const started = performance.now();
   const onEvent = hooks.onEvent ?? (() => {});
-  const prepared = await prepareRun(given, onEvent);
+  const untuned = await prepareRun(given, onEvent);
+  const selections = await tuneSelections(untuned.selections, untuned.settings.tune, (message) => {
+    onEvent({ event: "message", message });
+  });
+  const prepared = { ...untuned, selections };
   const { run } = prepared;
   const record = new RunRecord(prepared, onEvent);
   const cluster = prepared.place && new Cluster(prepared.place, prepared, record, hooks.signal);

@@ -32,11 +32,11 @@ Deno.test("pipeline() leaves no compilation to the first dispatch", () =>
       .replaceAll(/([\d.e-]+) \* p\.scale/g, (_, x) =>
         `${Math.floor(Number(x) * 1e6)}u * p.scale`);
     const started = performance.now();
-    const pipeline = await device.pipeline({ file: "test", variant: "", code }, 1);
+    const pipeline = await device.pipeline({ file: "test", variant: "", code }, "b");
     const compiled = performance.now();
     const [uniform, buffer] = [GPUBufferUsage.UNIFORM, GPUBufferUsage.STORAGE].map((u) => device.createBuffer(256, u));
     const group = device.gpu.createBindGroup({
-      layout: device.bindGroupLayout(1),
+      layout: device.bindGroupLayout("b"),
       entries: [uniform, buffer].map((buffer, binding) => ({ binding, resource: { buffer } })),
     });
     const encoder = device.gpu.createCommandEncoder();
@@ -60,7 +60,7 @@ Deno.test("pipeline() of bad WGSL names file, line and variant", () =>
       variant: "WIDTH=4",
       code: "@compute @workgroup_size(1)\nfn main() {\n  let a = b;\n}",
     };
-    await assert.rejects(device.pipeline(source, 1), (error: Error) => {
+    await assert.rejects(device.pipeline(source, "b"), (error: Error) => {
       assert.ok(error instanceof MachineError);
       assert.match(error.message, /^Cannot compile kernels\/bad\.wgsl:3:11 \(WIDTH=4\) on /);
       return true;
@@ -70,7 +70,7 @@ Deno.test("pipeline() of bad WGSL names file, line and variant", () =>
 
 Deno.test("check() throws what WebGPU keeps to itself", () =>
   withDevice(async (device) => {
-    const layout = device.bindGroupLayout(1);
+    const layout = device.bindGroupLayout("b");
     const buffer = device.createBuffer(256);
     device.gpu.createBindGroup({ layout, entries: [{ binding: 0, resource: { buffer } }] });
     device.drain();

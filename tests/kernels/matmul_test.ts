@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import type { ProductVariant } from "../../gpu/capabilities.ts";
 import { matmul, type MatmulAttributes } from "../../kernels/matmul.ts";
 import { backward } from "../../graph/backward.ts";
 import type { Graph } from "../../graph/graph.ts";
@@ -10,10 +11,36 @@ const noSum = (): Tensor => {
   throw new Error("no two gradients meet here");
 };
 
+/** The same variant for products of all classes. */
+function allProducts(variant: ProductVariant): Overrides {
+  const classes = ["NN", "NT", "TN"].flatMap((layout) =>
+    ["small f32", "large f32", "small halves", "large halves"].map((rest) => `${layout} ${rest}`)
+  );
+  return { products: Object.fromEntries(classes.map((name) => [name, variant])) };
+}
+
 const families: Record<string, Overrides> = {
   "as the adapter is": {},
   "without subgroups": { subgroupSize: 0 },
   "as on a GPU": { type: "gpu" },
+};
+
+/** Further variants, on shapes that have all they do. */
+const variants: Record<string, Overrides> = {
+  "from buffers, two vectors wide": allProducts({ family: "broadcast", rows: 16, columns: 2 }),
+  "tiles of 32 x 64 x 8, 4 rows a thread, unrolled by 4": {
+    type: "gpu",
+    ...allProducts({
+      family: "tile",
+      rows: 4,
+      columns: 1,
+      tile: { rows: 32, columns: 64, steps: 8, unroll: 4 },
+    }),
+  },
+  "tiles of 64 x 32 x 8, 4 x 2 vectors a thread": {
+    type: "gpu",
+    ...allProducts({ family: "tile", rows: 4, columns: 2, tile: { rows: 64, columns: 32, steps: 8, unroll: 8 } }),
+  },
 };
 
 for (const [family, overrides] of Object.entries(families)) {
@@ -94,6 +121,59 @@ for (const [family, overrides] of Object.entries({ ...families, "with bindings o
             scaledMax(results.sum, twice) < 2e-6,
             `${layout} ${M}x${N}x${K} sum ${scaledMax(results.sum, twice)}`,
           );
+        }
+      }
+    }, overrides));
+}
+
+/** GELU in its tanh form, and its slope. */
+function gelu(x: number): [value: number, slope: number] {
+  const inner = Math.sqrt(2 / Math.PI) * (x + 0.044715 * x ** 3);
+  const t = Math.tanh(inner);
+  const slope = Math.sqrt(2 / Math.PI) * (1 + 3 * 0.044715 * x * x);
+  return [0.5 * x * (1 + t), 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * slope];
+}
+
+for (const [family, overrides] of Object.entries({ ...families, ...variants })) {
+  Deno.test(`matmul with GELU or its slope behind it is right in all layouts and types, ${family}`, () =>
+    withDevice(async (device) => {
+      for (
+        const [layout, M, N, K] of [["NN", 96, 192, 64], ["NT", 64, 128, 128], ["NT", 40, 36, 12], [
+          "TN",
+          128,
+          64,
+          67,
+        ]] as const
+      ) {
+        for (const dtype of layout === "TN" || N % 128 !== 0 ? ["f32"] as const : ["f32", "bf16"] as const) {
+          const aShape = layout === "TN" ? [K, M] : [M, K];
+          const bShape = layout === "NT" ? [N, K] : [K, N];
+          const a = random(M * K, 5), b = random(N * K, 6), bias = random(N, 7), x = random(M * N, 8);
+          // A value that bf16 holds exactly.
+          if (dtype === "bf16") { for (let i = 0; i < b.length; i++) b[i] = Math.round(b[i] * 128) / 128; }
+          const product = reference(layout, a, b, M, N, K);
+          const results = await runOn(device, (graph) => {
+            const at = graph.tensor("a", aShape, "input", { dtype: "f32" });
+            const bt = graph.tensor("b", bShape, "input", { dtype });
+            const biasT = graph.tensor("bias", [N], "input", { dtype: "f32" });
+            const xT = graph.tensor("x", [M, N], "input", { dtype: "f32" });
+            const forward = { layout, bias: true, activation: "gelu" } as const;
+            const [y, activated] = graph.add(matmul, [at, bt, biasT], forward);
+            const [dx] = graph.add(matmul, [at, bt, xT, xT], { layout, addend: true, activation: "geluGradient" });
+            return {
+              inputs: new Map([[at, a], [bt, b], [biasT, bias], [xT, x]]),
+              outputs: { y, activated, dx },
+            };
+          });
+          const expected = {
+            y: product.map((sum, i) => sum + bias[i % N]),
+            activated: product.map((sum, i) => gelu(sum + bias[i % N])[0]),
+            dx: product.map((sum, i) => (sum + x[i]) * gelu(x[i])[1]),
+          };
+          for (const [name, numbers] of Object.entries(expected)) {
+            const error = scaledMax(results[name], numbers);
+            assert.ok(error < 3e-6, `${layout} ${M}x${N}x${K} ${dtype} ${name}: ${error}`);
+          }
         }
       }
     }, overrides));

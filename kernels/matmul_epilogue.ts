@@ -1,0 +1,64 @@
+/**
+ * What becomes of a sum before it is stored, the same in all families: `+ bias`, `+ addend`, `+ c`, and GELU or its slope.
+ * It is part of the text, not a flag: every sum that a thread holds has its own copy, and what is not wanted would still be
+ * compiled.
+ * @module
+ */
+
+import { geluText } from "./gelu_text.ts";
+
+/** What follows the product. */
+export interface Epilogue {
+  /** A vector of N is added to every row. */
+  readonly bias: boolean;
+  /** A matrix `[M, N]` is added. */
+  readonly addend: boolean;
+  /** What C holds is added. */
+  readonly accumulate: boolean;
+  /** `gelu`: a further output gets GELU of what C gets. `geluGradient`: C gets the sum times GELU's slope at a further input. */
+  readonly activation?: "gelu" | "geluGradient";
+}
+
+/** The plain product. */
+export const noEpilogue: Epilogue = { bias: false, addend: false, accumulate: false };
+
+/** A short name for messages and profiles. */
+export function epilogueName(epilogue: Epilogue): string {
+  const { bias, addend, accumulate, activation } = epilogue;
+  return [bias && "bias", addend && "addend", accumulate && "accumulate", activation].filter(Boolean)
+    .map((part) => ` +${part}`).join("");
+}
+
+/**
+ * WGSL of the bindings 3 to 6 (c, bias, addend, side) and of two functions for sums of `type` (f32, or vec4f, whose columns are counted in
+ * vectors): `biasOf(column)`, which kernels add once a column, and `finish(row, column, start, sum)`, which stores a sum if it
+ * lies inside C.
+ */
+export function epilogueText(epilogue: Epilogue, type: "f32" | "vec4f"): string {
+  const { bias, addend, accumulate, activation } = epilogue;
+  const width = type === "vec4f" ? 4 : 1;
+  const lines = [
+    "let p = parameters;",
+    `if (row < p.M && column < p.N / ${width}u) {`,
+    `  let index = start + row * (p.ldc / ${width}u) + column;`,
+    "  var value = sum;",
+    addend ? "  value += load_addend(index);" : "",
+    accumulate ? "  value += load_c(index);" : "",
+    activation === "geluGradient" ? "  value *= geluSlope(load_side(index));" : "",
+    "  store_c(index, value);",
+    activation === "gelu" ? "  store_side(index, gelu(value));" : "",
+    "}",
+  ].filter((line) => line !== "");
+  return [
+    `{{storage 3 c ${type}}}`,
+    bias
+      ? `{{storage 4 bias ${type}}}
+fn biasOf(column: u32) -> ${type} {
+  return load_bias(parameters.biasStart / ${width}u + min(column, parameters.N / ${width}u - 1u));
+}`
+      : "",
+    addend ? `{{storage 5 addend ${type}}}` : "",
+    activation ? `{{storage 6 side ${type}}}\n${geluText(type)}` : "",
+    `fn finish(row: u32, column: u32, start: u32, sum: ${type}) {\n  ${lines.join("\n  ")}\n}`,
+  ].filter((line) => line !== "").join("\n");
+}

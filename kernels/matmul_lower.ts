@@ -1,0 +1,186 @@
+/**
+ * How a matrix product becomes dispatches: pieces whose operands' rows cross no cut, each by the kernel chosen for it.
+ * @module
+ */
+
+import {
+  ceilDivide,
+  type Dispatch,
+  type RowRange,
+  rowRanges,
+  type Target,
+  type Window,
+  windowOf,
+} from "../graph/dispatch.ts";
+import type { Op } from "../graph/graph.ts";
+import { imageOf } from "../graph/images.ts";
+import { bytesOf, rowCount, rowSize, type Tensor } from "../graph/tensor.ts";
+import type { Epilogue } from "./matmul_epilogue.ts";
+import { type MatmulLayout, registerKernel, workgroupColumns } from "./matmul_register.ts";
+import { tileKernel } from "./matmul_tile.ts";
+import { chooseProduct, type Sizes } from "./matmul_variants.ts";
+
+/** Constants of a product. */
+export interface MatmulAttributes {
+  readonly layout: MatmulLayout;
+  /** A third input `[N]` is added to every row. */
+  readonly bias?: boolean;
+  /** A last input `[M, N]` is added. */
+  readonly addend?: boolean;
+  /** The output given is added to instead of overwritten. */
+  readonly accumulate?: boolean;
+  /** Number of independent products; the leading extents of all operands multiply to it. */
+  readonly batch?: number;
+  /**
+   * `gelu`: a second output gets GELU of the first (which its gradient needs). `geluGradient`: the product is the gradient of
+   * GELU's result, and is multiplied by GELU's slope at the last input, which is behind the addend.
+   */
+  readonly activation?: "gelu" | "geluGradient";
+  /** `a` is GELU of this, which then gets its gradient at once. */
+  readonly activated?: Tensor;
+  /** `rowUnit` of the output, where a later op needs whole sequences. */
+  readonly rowUnit?: number;
+}
+
+/** Extents of a product; throws `RangeError` where the operands do not fit. */
+export function sizesOf(a: Tensor, b: Tensor, { layout, batch = 1 }: MatmulAttributes): Sizes {
+  const [aRows, aColumns] = [rowCount(a) / batch, rowSize(a)];
+  const [bRows, bColumns] = [rowCount(b) / batch, rowSize(b)];
+  const [M, K] = layout === "TN" ? [aColumns, aRows] : [aRows, aColumns];
+  const [N, otherK] = layout === "NT" ? [bRows, bColumns] : [bColumns, bRows];
+  if (K !== otherK) throw new RangeError(`matmul ${layout} of [${a.shape}] and [${b.shape}]`);
+  return { M, N, K };
+}
+
+/** The dispatches of a product, in order. */
+export function lowerMatmul(op: Op<MatmulAttributes>, target: Target): Dispatch[] {
+  const { attributes: { layout, bias, addend, activation, batch = 1 }, inputs, outputs } = op;
+  const [a, b, ...rest] = inputs;
+  const operands: Operands = {
+    a,
+    b,
+    c: outputs[0],
+    bias: bias ? rest[0] : undefined,
+    addend: addend ? rest[bias ? 1 : 0] : undefined,
+    side: activation === "gelu" ? outputs[1] : activation ? rest[rest.length - 1] : undefined,
+  };
+  const sizes = sizesOf(a, b, op.attributes);
+  const parts = batch > 1 ? [whole(sizes)] : pieces(target, layout, sizes, operands);
+  return parts.map((piece) => product(target, op, sizes, piece, operands));
+}
+
+/** The part of a product that one dispatch computes. */
+interface Piece {
+  readonly m: RowRange;
+  readonly n: RowRange;
+  readonly k: RowRange;
+}
+
+function whole({ M, N, K }: Sizes): Piece {
+  return { m: { start: 0, count: M }, n: { start: 0, count: N }, k: { start: 0, count: K } };
+}
+
+/** Of sums longer than this, software drivers make `cachedTerms` at a time: both operands' panels of these stay in the cache. */
+const longSum = 1024;
+/** 256 x 50304 x 384 on lavapipe, GFLOP/s: whole 14, 2048 terms 28, 1024 25 to 36, 512 33 to 36. Shorter sums load and store C too often. */
+const cachedTerms = 512;
+
+/** Pieces of a sum; what has two bytes an element would be rounded at each. */
+function sumRanges(target: Target, { start, count }: RowRange, c: Tensor): RowRange[] {
+  if (target.capabilities.type !== "cpu" || count <= longSum || c.dtype !== "f32") return [{ start, count }];
+  return Array.from({ length: ceilDivide(count, cachedTerms) }, (_, i) => ({
+    start: start + i * cachedTerms,
+    count: Math.min(cachedTerms, count - i * cachedTerms),
+  }));
+}
+
+/** Ranges of M, N and K such that no operand's rows cross a cut. */
+function pieces(
+  target: Target,
+  layout: MatmulLayout,
+  sizes: Sizes,
+  { a, b, c, addend, side }: Operands,
+): Piece[] {
+  const all = whole(sizes);
+  const likeC = [c, addend, side].filter((tensor) => tensor !== undefined);
+  // Rows of C are M; rows of A are M, or K when transposed; rows of B are K, or N when transposed.
+  const m = rowRanges(target, layout === "TN" ? likeC : [a, ...likeC]);
+  const n = layout === "NT" ? rowRanges(target, [b]) : [all.n];
+  const k = layout === "NT"
+    ? [all.k]
+    : rowRanges(target, layout === "TN" ? [a, b] : [b]).flatMap((range) => sumRanges(target, range, c));
+  return m.flatMap((m) => n.flatMap((n) => k.map((k) => ({ m, n, k }))));
+}
+
+interface Operands {
+  readonly a: Tensor;
+  readonly b: Tensor;
+  readonly c: Tensor;
+  readonly bias: Tensor | undefined;
+  readonly addend: Tensor | undefined;
+  /** What GELU is written to, or its slope taken at. */
+  readonly side: Tensor | undefined;
+}
+
+function product(target: Target, op: Op<MatmulAttributes>, sizes: Sizes, piece: Piece, operands: Operands): Dispatch {
+  const { layout, accumulate, batch = 1, activation } = op.attributes;
+  const { m, n, k } = piece;
+  const { a, b, c, bias, addend, side } = operands;
+  const first = k.start === 0;
+  const rowsOf = (tensor: Tensor, range: RowRange): Window => batch > 1 ? windowOf(tensor) : windowOf(tensor, range);
+  const windowA = rowsOf(a, layout === "TN" ? k : m);
+  const windowB = rowsOf(b, layout === "NT" ? n : k);
+  const [imageA, imageB] = batch > 1 ? [] : [imageOf(windowA), imageOf(windowB)];
+  const chosen = chooseProduct(target.capabilities, {
+    layout,
+    sizes: { M: m.count, N: n.count, K: k.count },
+    b: b.dtype,
+    c: c.dtype,
+    images: imageA !== undefined && imageB !== undefined,
+    activation: activation !== undefined,
+  });
+  // An activation function waits for the last of several sums.
+  const last = k.start + k.count === sizes.K;
+  const epilogue: Epilogue = {
+    bias: bias !== undefined && first,
+    addend: addend !== undefined && first,
+    accumulate: accumulate || !first,
+    ...(activation && last ? { activation } : {}),
+  };
+  const types = [a, b, c, bias, addend, side].map((tensor) => tensor?.dtype);
+  const images = "register" in chosen && chosen.register.images;
+  const kernel = "register" in chosen
+    ? registerKernel(chosen.register, epilogue, types)
+    : tileKernel(layout, chosen.tile, epilogue, types);
+  const [rows, columns] = "register" in chosen
+    ? [chosen.register.rows, workgroupColumns(chosen.register)]
+    : [chosen.tile.tile.rows, chosen.tile.tile.columns];
+  const { M, N, K } = sizes;
+  return {
+    kernel,
+    windows: [
+      images ? imageA : windowA,
+      images ? imageB : windowB,
+      rowsOf(c, m),
+      epilogue.bias ? windowOf(bias!) : undefined,
+      epilogue.addend ? rowsOf(addend!, m) : undefined,
+      ...(epilogue.activation ? [rowsOf(side!, m)] : []),
+    ],
+    uniforms: [
+      m.count,
+      n.count,
+      k.count,
+      rowSize(a),
+      rowSize(b),
+      rowSize(c),
+      layout === "TN" ? m.start : k.start,
+      n.start,
+      n.start,
+      ...(batch > 1 ? [M * K, K * N, M * N] : [0, 0, 0]),
+    ],
+    workgroups: [ceilDivide(n.count, columns), ceilDivide(m.count, rows), batch],
+    flops: 2 * m.count * n.count * k.count * batch,
+    bytes: batch * (m.count * k.count * bytesOf(a.dtype) + k.count * n.count * bytesOf(b.dtype) +
+      m.count * n.count * bytesOf(c.dtype)),
+  };
+}

@@ -1,0 +1,191 @@
+/**
+ * Which kernel computes a product: the tuner's choice for its class, or the built-in one.
+ *
+ * A class is a layout, whether C is small (few workgroups) or large, and whether B is stored in halves. What does not fit a
+ * shape (odd sizes, few rows, images that cannot be) has a fixed answer, so any variant is right for any product of its class.
+ * @module
+ */
+
+import type { Capabilities, ProductVariant } from "../gpu/capabilities.ts";
+import { bytesOf, type DataType } from "../graph/tensor.ts";
+import type { MatmulLayout, RegisterVariant } from "./matmul_register.ts";
+import type { TileVariant } from "./matmul_tile.ts";
+
+/** Extents of a product. */
+export interface Sizes {
+  readonly M: number;
+  readonly N: number;
+  readonly K: number;
+}
+
+/** Sums of fewer rows than this are made by the direct kernel with as many rows as there are. */
+export const skinnyRows = 8;
+/** Of C's elements: products below it have few workgroups. */
+const smallElements = 2 ** 18;
+
+/** Without images, which long sums have not, vectors lie side by side in a thread only where there are as many workgroups. */
+const fewWorkgroups = 64;
+
+/** The class of a product, e.g. `NT small f32`. */
+export function productClass(layout: MatmulLayout, { M, N }: Pick<Sizes, "M" | "N">, b: DataType): string {
+  return `${layout} ${M * N < smallElements ? "small" : "large"} ${bytesOf(b) === 2 ? "halves" : "f32"}`;
+}
+
+/** Lanes that share loads: a whole subgroup, unless there are fewer rows. */
+function sharedLanes({ subgroupSize }: Capabilities, rows: number): number {
+  return Math.min(subgroupSize, 2 ** Math.floor(Math.log2(rows)));
+}
+
+/** True if the adapter's subgroups are of use to the broadcast family. */
+export function canBroadcast({ subgroupSize }: Capabilities): boolean {
+  return subgroupSize >= 8 && subgroupSize <= 64;
+}
+
+/** A variant through workgroup memory. */
+function tile(
+  rows: number,
+  columns: number,
+  steps: number,
+  own: readonly [number, number],
+  unroll = steps,
+): ProductVariant {
+  return { family: "tile", rows: own[0], columns: own[1], tile: { rows, columns, steps, unroll } };
+}
+
+/** What GPUs of a vendor are likely to be best at (reports on llama.cpp, gpu.cpp, wgpu-mm and jax-js; none was measured here). */
+function likelyTile(vendor: string, small: boolean): ProductVariant {
+  if (/nvidia|10de/i.test(vendor)) return small ? tile(64, 64, 16, [4, 2]) : tile(128, 128, 16, [8, 2]);
+  if (/amd|ati|1002/i.test(vendor)) return small ? tile(64, 64, 16, [8, 1]) : tile(128, 64, 16, [8, 1]);
+  if (/apple|106b/i.test(vendor)) return tile(64, 64, 8, [8, 1], 4);
+  return tile(64, 64, 16, [8, 1]);
+}
+
+/**
+ * Variants worth trying for a class, the likeliest first: it is the built-in choice. At most twelve.
+ *
+ * lavapipe 22.3, shares of the multiply-add peak with subgroups of 8 (198 GFLOP/s) and 16 (380): 1024 x 768 x 768 from images, NN and
+ * TN 32 rows x 1 vector 0.53 and 0.39, NT 32 x 8 0.55 and 0.37; from buffers 32 x 2 0.39 and 0.27. Larger ones spill sums and compile for
+ * seconds.
+ */
+export function productCandidates(capabilities: Capabilities, name: string): ProductVariant[] {
+  const transposed = name.startsWith("NT");
+  const small = name.includes("small");
+  const { type, vendor, workgroupStorage, workgroupInvocations } = capabilities;
+  const broadcast = (rows: number, columns: number, images: boolean): ProductVariant => ({
+    family: "broadcast",
+    rows,
+    columns: transposed ? 4 * columns : columns,
+    ...(images ? { images } : {}),
+  });
+  const direct = (rows: number, columns: number): ProductVariant => ({
+    family: "direct",
+    rows,
+    columns: transposed ? 4 * columns : columns,
+  });
+  if (type === "gpu") {
+    const tiles = [
+      likelyTile(vendor, small),
+      tile(64, 64, 16, [8, 1]),
+      tile(64, 64, 16, [4, 1]),
+      tile(32, 32, 16, [4, 1]),
+      tile(128, 64, 16, [8, 1]),
+      tile(64, 64, 8, [8, 1], 4),
+      tile(128, 128, 16, [8, 2]),
+      tile(128, 128, 8, [8, 2], 4),
+      tile(64, 128, 16, [8, 2]),
+      tile(32, 64, 32, [4, 2], 8),
+    ].filter(({ rows, columns, tile }) =>
+      tile && 4 * tile.steps * (tile.rows + tile.columns) <= workgroupStorage &&
+      tile.columns / (4 * columns) * tile.rows / rows <= workgroupInvocations
+    );
+    const others = [direct(8, 1), ...(canBroadcast(capabilities) ? [broadcast(32, 1, false)] : [])];
+    return distinct([...tiles, ...others]);
+  }
+  if (!canBroadcast(capabilities)) return [direct(8, 1), direct(4, 1), direct(8, 2)];
+  const fromBuffers = [broadcast(32, 2, false), broadcast(32, 1, false), broadcast(64, 1, false)];
+  const [square, tall, wide] = [broadcast(32, 1, true), broadcast(64, 1, true), broadcast(32, 2, true)];
+  // Of 1024 x 768 x 768, NT: 64 x 4 has 0.44 and 32 x 8 0.35 with subgroups of 16, with 8 both 0.55.
+  const fromImages = !transposed || small
+    ? [square, tall, wide]
+    : capabilities.subgroupSize > 8
+    ? [tall, wide, square]
+    : [wide, tall, square];
+  return [...fromImages, fromBuffers[0], broadcast(16, 2, true), ...fromBuffers.slice(1)];
+}
+
+function distinct(variants: readonly ProductVariant[]): ProductVariant[] {
+  return [...new Map(variants.map((variant) => [JSON.stringify(variant), variant])).values()];
+}
+
+/** What broadcasts where a variant's images cannot be. */
+function withoutImages(variant: ProductVariant, layout: MatmulLayout): ProductVariant {
+  if (!variant.images) return variant;
+  return { family: variant.family, rows: variant.rows, columns: layout === "NT" ? 4 : 2 };
+}
+
+/** A product as the choice sees it. */
+export interface ProductKind {
+  readonly layout: MatmulLayout;
+  readonly sizes: Sizes;
+  /** Element types of B and C. */
+  readonly b: DataType;
+  readonly c: DataType;
+  /** Both operands can be read as images. */
+  readonly images: boolean;
+  /** An activation function, or its slope, is in the epilogue. */
+  readonly activation: boolean;
+}
+
+/** The kernel for a product: a variant of the register kernel, or a tile. */
+export type ChosenProduct =
+  | { readonly register: RegisterVariant }
+  | { readonly tile: TileVariant };
+
+/** Picks the family and variant for a product. */
+export function chooseProduct(capabilities: Capabilities, kind: ProductKind): ChosenProduct {
+  const { layout, sizes: { M, N, K }, c } = kind;
+  const narrow = N % 4 !== 0;
+  const vector = (layout === "TN" ? M % 4 === 0 : K % 4 === 0) && (layout === "NT" || !narrow);
+  const halvesOut = bytesOf(c) === 2;
+  const base = { layout, images: false, ragged: layout === "TN" && K % 4 !== 0, vector, lanes: 1 };
+  if (!vector) {
+    return { register: { ...base, ragged: false, rows: 4, columns: halvesOut ? 4 : 1, wide: halvesOut, threads: 64 } };
+  }
+  if (M < skinnyRows) {
+    const rows = layout === "TN" ? 4 : M <= 1 ? 1 : 4;
+    const columns = layout === "NT" && halvesOut ? 4 : 1;
+    return { register: { ...base, rows, columns, wide: layout !== "NT" || halvesOut, threads: 64 } };
+  }
+  const name = productClass(layout, kind.sizes, kind.b);
+  const found = capabilities.products?.[name] ?? productCandidates(capabilities, name)[0];
+  const { family } = found;
+  if (found.tile && !narrow) return { tile: { ...found, tile: found.tile } };
+  const wanted = kind.images ? found : withoutImages(found, layout);
+  const broadcast = family === "broadcast" && canBroadcast(capabilities);
+  // NT of 64 x 4 with GELU's slope has 69 GFLOP/s, of 32 x 4 107 (without it 170 and 142).
+  const most = kind.activation ? 32 : 64;
+  const rows = broadcast ? (M < 32 ? 16 : Math.min(most, wanted.rows)) : family === "direct" ? wanted.rows : 8;
+  let columns = !broadcast && family !== "direct" || M < 32 ? 1 : wanted.columns;
+  if (layout === "NT") columns = narrow ? Math.min(columns, 4) : Math.max(4, columns);
+  const threads = broadcast ? capabilities.subgroupSize : 32;
+  // A row of workgroups should not reach far beyond N, and a long sum be cut into enough workgroups.
+  if (!kind.images && M * N < fewWorkgroups * rows * 4 * threads * columns) columns = layout === "NT" ? columns : 1;
+  if (layout !== "NT") columns = Math.min(columns, Math.max(1, Math.floor(N / (4 * threads))));
+  return {
+    register: {
+      ...base,
+      lanes: broadcast ? sharedLanes(capabilities, rows) : 1,
+      rows,
+      columns,
+      wide: !narrow,
+      threads,
+      images: broadcast && kind.images && (wanted.images ?? false) && M >= 32,
+    },
+  };
+}
+
+/** A variant in words, e.g. `broadcast 32 x 1 from images`. */
+export function variantName({ family, rows, columns, images, tile }: ProductVariant): string {
+  const where = tile ? ` in tiles of ${tile.rows} x ${tile.columns} x ${tile.steps}, unrolled by ${tile.unroll}` : "";
+  return `${family} ${rows} x ${columns}${images ? " from images" : ""}${where}`;
+}
