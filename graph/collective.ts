@@ -2,7 +2,7 @@
  * Collectives: ops that ranks carry out together. They stand in the graph among the others and cut a program: the host
  * runs them between dispatches, through whatever joins the ranks.
  *
- * A collective moves runs of elements of f32 tensors. `allReduce` works in place; `reduceScatter` leaves this rank's part
+ * A collective moves runs of elements; of halves it moves the bits, or sums them in f32 and rounds once. `allReduce` works in place; `reduceScatter` leaves this rank's part
  * of a sum in its output, `allGather` all ranks' parts; `send` and `receive` join two ranks; `toHost` and `fromHost` put
  * a tensor into host memory, which ranks may share, and take one from there.
  * @module
@@ -44,7 +44,7 @@ export const collective: OpDefinition<CollectiveAttributes> = {
   name: "collective",
   infer([x], { kind, shape }) {
     if (kind === "send" || kind === "toHost") return [];
-    return [{ shape: shape ?? x.shape }];
+    return [{ shape: shape ?? x.shape, ...(x ? { dtype: x.dtype } : {}) }];
   },
   gradient(backward, op) {
     const { kind, group } = op.attributes;
@@ -88,7 +88,7 @@ export function isCollective(op: Op): op is Op<CollectiveAttributes> {
  */
 export const enterGroup: OpDefinition<{ readonly group: string }> = {
   name: "enterGroup",
-  infer: ([x]) => [{ shape: x.shape, rowUnit: x.rowUnit }],
+  infer: ([x]) => [{ shape: x.shape, dtype: x.dtype, rowUnit: x.rowUnit }],
   gradient(backward, op) {
     const [x] = op.inputs;
     const dx = backward.take(x);

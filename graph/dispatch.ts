@@ -4,7 +4,7 @@
  */
 
 import { declareStorage } from "./storage.ts";
-import { bytesOf, type DataType, rowCount, rowSize, type Tensor } from "./tensor.ts";
+import { type DataType, isHalf, rowCount, rowSize, type Tensor } from "./tensor.ts";
 import type { Capabilities } from "../gpu/capabilities.ts";
 
 /** WGSL text with its origin. Equal text is compiled once. */
@@ -15,6 +15,8 @@ export interface Kernel {
   readonly variant: string;
   /** Complete WGSL; entry point `main`. */
   readonly code: string;
+  /** Element types of the tensors that it is for, by binding (binding 1 first); what is left out is no half. */
+  readonly types?: readonly (DataType | undefined)[];
 }
 
 /** A contiguous run of elements of a tensor, inside one buffer, bound as one `var<storage, read_write>`. */
@@ -75,11 +77,11 @@ export function kernel(
     if (!(name in constants)) throw new Error(`${file} has no value for {{${name}}}`);
     return String(constants[name]);
   });
-  const halves = types.flatMap((type, i) => type && bytesOf(type) === 2 ? [`${i + 1}=${type}`] : []);
+  const halves = types.flatMap((type, i) => type && isHalf(type) ? [`${i + 1}=${type}`] : []);
   const variant = Object.entries(constants)
     .filter(([, value]) => String(value).length <= 24)
     .map(([name, value]) => `${name}=${value}`);
-  return { file, variant: [...variant, ...halves].join(" "), code: declareStorage(filled, types) };
+  return { file, variant: [...variant, ...halves].join(" "), code: declareStorage(filled, types), types };
 }
 
 /** The bits of a 32-bit float, for `Dispatch.uniforms`. */
@@ -108,6 +110,16 @@ export function rowRanges(target: Target, tensors: readonly Tensor[]): RowRange[
 export function windowOf(tensor: Tensor, range: RowRange = { start: 0, count: rowCount(tensor) }): Window {
   const size = rowSize(tensor);
   return { tensor, start: range.start * size, length: range.count * size };
+}
+
+/** Throws if a kernel takes a tensor's elements for another type than they are: a bug of the op. */
+export function checkTypes({ kernel, windows }: Dispatch): void {
+  windows.forEach((window, i) => {
+    const type = kernel.types?.[i];
+    const [own, taken] = [window?.tensor.dtype, type && isHalf(type) ? type : undefined];
+    if (own === undefined || (isHalf(own) ? own : undefined) === taken) return;
+    throw new Error(`${kernel.file} takes ${window!.tensor.name} (${own}) for ${taken ?? "32 bits"}`);
+  });
 }
 
 /** `ceil(a / b)`. */

@@ -96,7 +96,8 @@ export class Graph {
   /** @param activationType element type of what ops create, unless an op says otherwise or rows are no multiple of four */
   constructor(readonly activationType: DataType = "f32") {}
 
-  #typeOf({ dtype, shape }: TensorDescription): DataType {
+  /** Element type of what has this description. */
+  typeOf({ dtype, shape }: TensorDescription): DataType {
     return dtype ?? (rowSize({ shape }) % 4 === 0 ? this.activationType : "f32");
   }
 
@@ -206,7 +207,7 @@ export class Graph {
       if (!given) {
         return this.tensor(described.length > 1 ? `${name}.${i}` : name, description.shape, "activation", {
           ...description,
-          dtype: this.#typeOf(description),
+          dtype: this.typeOf(description),
         });
       }
       const expected = description.shape.reduce((product, extent) => product * extent, 1);

@@ -3,14 +3,22 @@
  * @module
  */
 
-/** Formats of 16 bits: IEEE 754 binary16, and the upper half of f32. */
-export type HalfFormat = "f16" | "bf16";
+import type { HalfType } from "./tensor.ts";
 
-/** The bits of each number in a format. NaN stays NaN; what is too large for f16 becomes infinite. */
-export function toHalves(values: Float32Array, format: HalfFormat): Uint16Array<ArrayBuffer> {
-  if (format === "f16") return new Uint16Array(Float16Array.from(values).buffer);
+/** 16-bit words, of memory that may be shared. */
+export type Halves = Uint16Array<ArrayBufferLike>;
+
+/** The bits of each number in a format, in `halves`. NaN stays NaN; what is too large for f16 becomes infinite. */
+export function toHalves<T extends Halves = Uint16Array<ArrayBuffer>>(
+  values: Float32Array,
+  format: HalfType,
+  halves: T = new Uint16Array(values.length) as unknown as T,
+): T {
+  if (format === "f16") {
+    new Float16Array(halves.buffer, halves.byteOffset, halves.length).set(values);
+    return halves;
+  }
   const bits = new Uint32Array(values.buffer, values.byteOffset, values.length);
-  const halves = new Uint16Array(values.length);
   for (let i = 0; i < halves.length; i++) {
     const b = bits[i];
     const isNaN = (b & 0x7fffffff) > 0x7f800000;
@@ -20,7 +28,7 @@ export function toHalves(values: Float32Array, format: HalfFormat): Uint16Array<
 }
 
 /** Writes the numbers that halves stand for into `target`, which has as many. */
-export function fromHalves(halves: Uint16Array<ArrayBuffer>, format: HalfFormat, target: Float32Array): void {
+export function fromHalves(halves: Halves, format: HalfType, target: Float32Array): void {
   if (format === "f16") target.set(new Float16Array(halves.buffer, halves.byteOffset, halves.length));
   else {
     const bits = new Uint32Array(target.buffer, target.byteOffset, target.length);

@@ -7,7 +7,7 @@
 import { MachineError, UserError } from "../errors.ts";
 import type { Capabilities } from "../gpu/capabilities.ts";
 import { type CollectiveAttributes, isCollective } from "./collective.ts";
-import type { Dispatch, Target } from "./dispatch.ts";
+import { checkTypes, type Dispatch, type Target } from "./dispatch.ts";
 import type { Graph, Op } from "./graph.ts";
 import { assignImages, type ImageShape, type ImageUse } from "./images.ts";
 import { cutsOf, layOut, type Part } from "./layout.ts";
@@ -93,7 +93,10 @@ export function makePlan(graph: Graph, capabilities: Capabilities, chunkBytes = 
         stretches.push({ dispatches, collective: op });
         dispatches = [];
       }
-      for (const dispatch of op.definition.lower(op, target)) dispatches.push({ ...dispatch, op });
+      for (const dispatch of op.definition.lower(op, target)) {
+        checkTypes(dispatch);
+        dispatches.push({ ...dispatch, op });
+      }
       time++;
     }
     stretches.push({ dispatches, collective: undefined });
@@ -203,11 +206,12 @@ export const usableMemory = 0.9;
 export function assertFits(plan: Plan, memoryBytes: number | undefined): void {
   if (memoryBytes === undefined || plan.totalBytes <= usableMemory * memoryBytes) return;
   const activations = plan.bytes.activation > plan.totalBytes / 3;
+  const half = plan.graph.activationType === "f32" ? ", store them in half (--precision bf16)" : "";
   throw new UserError(
     `This run needs ${formatBytes(plan.totalBytes)} of device memory (${describeBytes(plan)}), ` +
       `but ${formatBytes(usableMemory * memoryBytes)} can be used; ` +
       (activations
-        ? "lower --micro-batch-size or --sequence-length, or compute activations again (--recompute block)"
+        ? `lower --micro-batch-size or --sequence-length${half}, or compute activations again (--recompute block)`
         : "keep the optimizer in host memory (--cpu-offload optimizer), spread the model over GPUs (--zero 3, --pp, --tp), " +
           "or choose a smaller one (--layers, --width)"),
   );

@@ -7,16 +7,14 @@
  * @module
  */
 
-import type { DataType } from "./tensor.ts";
+import { type DataType, type HalfType, isHalf } from "./tensor.ts";
 
-type Half = "f16" | "bf16";
-
-const unpackPair: Readonly<Record<Half, string>> = {
+const unpackPair: Readonly<Record<HalfType, string>> = {
   bf16: "fn unpackPair(h: u32) -> vec2f { return bitcast<vec2f>(vec2u(h << 16u, h & 0xffff0000u)); }",
   f16: "fn unpackPair(h: u32) -> vec2f { return unpack2x16float(h); }",
 };
 
-const packPair: Readonly<Record<Half, string>> = {
+const packPair: Readonly<Record<HalfType, string>> = {
   bf16: `fn packPair(v: vec2f) -> u32 {
   let b = bitcast<vec2u>(v);
   let r = (b + 0x7fffu + ((b >> vec2u(16u)) & vec2u(1u))) >> vec2u(16u);
@@ -27,7 +25,7 @@ const packPair: Readonly<Record<Half, string>> = {
 };
 
 /** Load and store of one binding of halves, by the type that the kernel sees. One element alone cannot be stored. */
-function halfAccess(name: string, type: string, half: Half): { element: string; functions: string } {
+function halfAccess(name: string, type: string, half: HalfType): { element: string; functions: string } {
   const [unpack, pack] = [`unpackPair_${half}`, `packPair_${half}`];
   switch (type) {
     case "vec4f":
@@ -62,12 +60,14 @@ fn store_${name}(i: u32, value: vec2f) { ${name}[i] = ${pack}(value); }`,
  * @param types by binding (binding 1 first) the element type of the tensor bound; f32, u32 or i32 need not be told
  */
 export function declareStorage(text: string, types: readonly (DataType | undefined)[]): string {
-  const halves = new Set<Half>();
+  const halves = new Set<HalfType>();
+  const declared = new Set<number>();
   const code = text.replaceAll(
     /\{\{storage (\d+) (\w+) ([\w<>]+)\}\}/g,
     (_, binding: string, name: string, type: string) => {
       const dtype = types[Number(binding) - 1];
-      const half = dtype === "f16" || dtype === "bf16" ? dtype : undefined;
+      declared.add(Number(binding));
+      const half = dtype && isHalf(dtype) ? dtype : undefined;
       if (half) halves.add(half);
       const { element, functions } = half ? halfAccess(name, type, half) : {
         element: type,
@@ -79,13 +79,17 @@ fn store_${name}(i: u32, value: ${type}) { ${name}[i] = value; }`,
   );
   const withImages = code.replaceAll(/\{\{image (\d+) (\w+)\}\}/g, (_, binding: string, name: string) => {
     const dtype = types[Number(binding) - 1];
-    const half = dtype === "f16" || dtype === "bf16" ? dtype : undefined;
+    const half = dtype && isHalf(dtype) ? dtype : undefined;
+    declared.add(Number(binding));
     if (half) halves.add(half);
     const unpack = `unpackPair_${half}`;
     const texel = `textureLoad(${name}, vec2u(column, row))`;
     const value = half ? `let h = ${texel}; return vec4f(${unpack}(h.x), ${unpack}(h.y));` : `return ${texel};`;
     return `@group(0) @binding(${binding}) var ${name}: texture_storage_2d<${half ? "rg32uint" : "rgba32float"}, read>;
 fn load_${name}(column: u32, row: u32) -> vec4f { ${value} }`;
+  });
+  types.forEach((type, i) => {
+    if (type && isHalf(type) && !declared.has(i + 1)) throw new Error(`Binding ${i + 1} is declared by hand`);
   });
   const conversions = [...halves].sort().flatMap((half) =>
     [unpackPair[half], packPair[half]].map((line) => line.replace(/(un)?packPair/, (word) => `${word}_${half}`))

@@ -9,9 +9,20 @@
  */
 export type DataType = "f32" | "u32" | "i32" | "f16" | "bf16";
 
+/** Types of 16 bits. */
+export type HalfType = "f16" | "bf16";
+
+/** In which type weights, activations and their gradients are kept for computing with them. */
+export type Precision = "f32" | HalfType;
+
+/** True for types of 16 bits. */
+export function isHalf(dtype: DataType): dtype is HalfType {
+  return dtype === "f16" || dtype === "bf16";
+}
+
 /** Bytes of an element. */
 export function bytesOf(dtype: DataType): number {
-  return dtype === "f16" || dtype === "bf16" ? 2 : 4;
+  return isHalf(dtype) ? 2 : 4;
 }
 
 /** Elements: members of banks and runs of their elements begin at multiples of it, which are aligned in every type. */
@@ -62,4 +73,9 @@ export function rowSize(tensor: { readonly shape: readonly number[] }): number {
 /** Number of rows, `elementCount / rowSize`. */
 export function rowCount(tensor: { readonly shape: readonly number[] }): number {
   return elementCount(tensor) / rowSize(tensor);
+}
+
+/** Bytes of all elements. */
+export function byteCount(tensor: { readonly shape: readonly number[]; readonly dtype: DataType }): number {
+  return elementCount(tensor) * bytesOf(tensor.dtype);
 }

@@ -5,7 +5,7 @@
  * g *= scale min(1, clip / (norm scale + 1e-6)); p *= 1 - lr decay; m = β1 m + (1 - β1) g; v = β2 v + (1 - β2) g²;
  * p -= lr / (1 - β1ᵗ) m / (√v / √(1 - β2ᵗ) + ε); then g = 0, ready for the next step's sums.
  *
- * If the norm is not finite, only gradients are zeroed, and the step is counted as skipped. `scale` undoes what the loss was
+ * If the norm is not finite, only gradients are zeroed: the step is skipped. `scale` undoes what the loss was
  * multiplied by. 32 bytes an element, and 2 more for a copy of the weights in half precision.
  * @module
  */
@@ -71,14 +71,12 @@ export interface AdamWAttributes {
   readonly gradientsStart: number;
   /** A copy of the weights in another type is written: its type, its elements, and where in it they begin. */
   readonly copy?: { readonly dtype: DataType; readonly elements: number; readonly start: number };
-  /** This op, of all of a step, counts a step that is skipped. */
-  readonly countsSkips?: boolean;
 }
 
 /**
- * Inputs `[weights, gradients, m, v, hyper, norm]`, outputs `[weights, gradients, m, v, copy?]`, the first four in place: flat
- * tensors; of weights and gradients as many elements are touched as there are moments. norm f32 [2]: the sum of the squares of
- * all gradients, and the number of steps skipped.
+ * Inputs `[weights, gradients, m, v, hyper, sumOfSquares]`, outputs `[weights, gradients, m, v, copy?]`, the first four in
+ * place: flat tensors; of weights and gradients as many elements are touched as there are moments. sumOfSquares f32 [1] is
+ * that of all gradients.
  */
 export const adamw: OpDefinition<AdamWAttributes> = {
   name: "adamw",
@@ -86,18 +84,15 @@ export const adamw: OpDefinition<AdamWAttributes> = {
     ...inputs.slice(0, 4).map(({ shape }) => ({ shape })),
     ...(copy ? [{ shape: [copy.elements], dtype: copy.dtype }] : []),
   ],
-  lower({ inputs: [weights, gradients, m, v, hyper, norm], outputs, attributes }, target) {
-    const { decayed, weightsStart, gradientsStart, copy, countsSkips } = attributes;
+  lower({ inputs: [weights, gradients, m, v, hyper, squares], outputs, attributes }, target) {
+    const { decayed, weightsStart, gradientsStart, copy } = attributes;
     const copied = copy ? [[outputs[4], copy.start] as const] : [];
     const tensors = [[weights, weightsStart], [gradients, gradientsStart], [m, 0], [v, 0], ...copied] as const;
     return elementwiseRuns(target, "kernels/adamw.wgsl", withTag(text, copy ? "copy" : ""), tensors, elementCount(m), {
       flops: 20,
       bytes: 32 + (copy ? bytesOf(copy.dtype) : 0),
-      uniforms: ({ start, count }) => [
-        Math.ceil(Math.min(Math.max(0, decayed - start), count) / 4),
-        countsSkips && start === 0 ? 1 : 0,
-      ],
-      before: [hyper, norm],
+      uniforms: ({ start, count }) => [Math.ceil(Math.min(Math.max(0, decayed - start), count) / 4)],
+      before: [hyper, squares],
     });
   },
 };

@@ -1,7 +1,7 @@
-struct Parameters { originX: u32, originY: u32, originZ: u32, count: u32, decayed: u32, countsSkips: u32 }
+struct Parameters { originX: u32, originY: u32, originZ: u32, count: u32, decayed: u32 }
 @group(0) @binding(0) var<uniform> parameters: Parameters;
 {{storage 1 hyper vec4f}}
-{{storage 2 norm f32}}
+{{storage 2 sumOfSquares f32}}
 {{storage 3 weights vec4f}}
 {{storage 4 gradients vec4f}}
 {{storage 5 firstMoment vec4f}}
@@ -12,11 +12,10 @@ struct Parameters { originX: u32, originY: u32, originZ: u32, count: u32, decaye
 fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index) local: u32) {
   let i = (workgroup.x + parameters.originX) * 64u + local;
   if (i >= parameters.count) { return; }
-  let squares = load_norm(0u);
+  let squares = load_sumOfSquares(0u);
   // By bits: comparisons and arithmetic on NaN and infinity may be optimized away.
   if ((bitcast<u32>(squares) & 0x7f800000u) == 0x7f800000u) {
     store_gradients(i, vec4f(0.0));
-    if (i == 0u && parameters.countsSkips != 0u) { store_norm(1u, load_norm(1u) + 1.0); }
     return;
   }
   // (learningRate, beta1, beta2, epsilon), (weightDecay, 1/(1-beta1^t), 1/sqrt(1-beta2^t), clip), (1-beta1, 1-beta2, gradientScale)

@@ -214,7 +214,7 @@ export function registerKernel(
   const type = vector ? "vec4f" : "f32";
   const operand = (binding: number, name: string) =>
     images ? `{{image ${binding} ${name}}}` : `{{storage ${binding} ${name} ${type}}}`;
-  const { file, code } = kernel("kernels/matmul_register.wgsl", text, {
+  const made = kernel("kernels/matmul_register.wgsl", text, {
     OPERANDS: `${operand(1, "a")}\n${operand(2, "b")}`,
     EPILOGUE: epilogueText(epilogue, wide ? "vec4f" : "f32"),
     WIDTH: vector ? 4 : 1,
@@ -231,5 +231,5 @@ export function registerKernel(
   const kind = lanes > 1 ? `broadcast ${lanes}` : vector ? "direct" : "scalar";
   const halves = types.some((dtype) => dtype === "f16" || dtype === "bf16") ? " halves" : "";
   const flags = `${images ? " images" : ""}${variant.ragged ? " ragged" : ""}${wide ? "" : " narrow"}${halves}`;
-  return { file, code, variant: `${layout} ${kind} ${rows}x${columns}${flags}${epilogueName(epilogue)}` };
+  return { ...made, variant: `${layout} ${kind} ${rows}x${columns}${flags}${epilogueName(epilogue)}` };
 }

@@ -98,7 +98,7 @@ export function tileKernel(
         return `finish(row + local.y * ${rows}u + ${i}u, column / 4u + ${vectorAt(j)}, cStart, ${sum});`;
       })).flat(),
   ];
-  const { file, code } = kernel("kernels/matmul_tile.wgsl", text, {
+  const made = kernel("kernels/matmul_tile.wgsl", text, {
     EPILOGUE: epilogueText(epilogue, "vec4f"),
     SIZE_A: tile.rows * tile.steps,
     SIZE_B: tile.columns * tile.steps,
@@ -109,5 +109,5 @@ export function tileKernel(
     BODY: body.map((line) => `  ${line}`).join("\n"),
   }, types);
   const name = `${layout} tile ${tile.rows}x${tile.columns}x${tile.steps} of ${rows}x${columns}`;
-  return { file, code, variant: `${name}${epilogueName(epilogue)}` };
+  return { ...made, variant: `${name}${epilogueName(epilogue)}` };
 }

@@ -57,7 +57,7 @@ function stage({ capabilities }: Target, pieces: readonly Window[], partials: Te
   };
 }
 
-/** Inputs: the tensors. Outputs `[sum, partials]`: sum is f32 [2], of which only the first is written. */
+/** Inputs: the tensors. Outputs `[sum [1], partials]`. */
 export const sumOfSquares: OpDefinition<SumOfSquaresAttributes> = {
   name: "sumOfSquares",
   infer(inputs, { runs }) {
@@ -65,7 +65,7 @@ export const sumOfSquares: OpDefinition<SumOfSquaresAttributes> = {
       const spare = sparePartials * (1 + (runs?.[i].length ?? 0));
       return sum + ceilDivide(elementCount(x), elementsPerGroup) + spare;
     }, 0);
-    return [{ shape: [2] }, { shape: [Math.ceil(partials / 4) * 4] }];
+    return [{ shape: [1] }, { shape: [Math.ceil(partials / 4) * 4] }];
   },
   lower({ inputs, outputs: [sum, partials], attributes: { runs } }, target) {
     const pieces = inputs.flatMap((x, i) =>

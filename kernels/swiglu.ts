@@ -43,7 +43,12 @@ export const swiglu: OpDefinition = {
 /** Inputs `[gateUp, dy]`, output `[dGateUp]`. */
 const swigluGradient: OpDefinition = {
   name: "swigluGradient",
-  infer: ([gateUp]) => [{ shape: gateUp.shape, rowUnit: gateUp.rowUnit }],
+  // A thread stores halves four at a time, and has them of the gate or of up.
+  infer: ([gateUp]) => [{
+    shape: gateUp.shape,
+    rowUnit: gateUp.rowUnit,
+    ...(rowSize(gateUp) % 8 === 0 ? {} : { dtype: "f32" }),
+  }],
   lower: ({ inputs: [gateUp, dy], outputs: [dGateUp] }, target) =>
     dispatches(target, "kernels/swiglu_gradient.wgsl", gradientText, [gateUp, dy, dGateUp], rowSize(dy)),
 };

@@ -92,7 +92,7 @@ function leave(forward: Forward, x: Tensor): Tensor {
 /** The gradients of what the first rank alone adds to a sum, for the others: `[y, bias?, addend?]`. Computes nothing. */
 const addedElsewhere: OpDefinition<{ readonly bias: boolean; readonly addend: boolean }> = {
   name: "addedElsewhere",
-  infer: ([y]) => [{ shape: y.shape, rowUnit: y.rowUnit }],
+  infer: ([y]) => [{ shape: y.shape, dtype: y.dtype, rowUnit: y.rowUnit }],
   gradient(backward, op) {
     const { bias, addend } = op.attributes;
     const dy = backward.gradientOf(op.outputs[0])!;
