@@ -73,7 +73,7 @@ export {
 export { slowLinks } from "./parallel/slow_links.ts";
 export type { Link } from "./network/link.ts";
 export type { Capabilities, ProductVariant, ProductVariants } from "./gpu/capabilities.ts";
-export type { Role } from "./graph/tensor.ts";
+export type { HalfType, Precision, Role } from "./graph/tensor.ts";
 export {
   type ModelConfiguration,
   modelConfiguration,

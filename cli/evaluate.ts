@@ -3,7 +3,7 @@
 import { evaluate } from "../train/evaluate.ts";
 import { formatCount } from "../train/progress.ts";
 import { print, printError, printJson } from "./output.ts";
-import { optionalNumber, type Options } from "./values.ts";
+import { optionalNumber, type Options, precisionOption } from "./values.ts";
 
 /** The command. */
 export async function evaluateCommand(options: Options): Promise<number> {
@@ -14,6 +14,7 @@ export async function evaluateCommand(options: Options): Promise<number> {
   const result = await evaluate({
     checkpoint: String(options.checkpoint),
     data: String(options.data),
+    ...precisionOption(options),
     ...(sequences === undefined ? {} : { sequences }),
     ...(sequenceLength === undefined ? {} : { sequenceLength }),
     ...(live ? { onProgress: (message: string) => printError(`\r\x1b[K${message}`) } : {}),

@@ -6,7 +6,7 @@ import { generateAll, type Generated, type GeneratedTexts } from "../train/gener
 import { progressReporter } from "../train/progress.ts";
 import { interruptedExitCode } from "./exit_codes.ts";
 import { print, printError, printJson, terminalColumns } from "./output.ts";
-import { numberOption, optionalNumber, type Options } from "./values.ts";
+import { numberOption, optionalNumber, type Options, precisionOption } from "./values.ts";
 
 /** What the options ask for. */
 function readOptions(options: Options) {
@@ -23,6 +23,7 @@ function readOptions(options: Options) {
     pp: numberOption(options, "pp", { least: 1, whole: true }),
     tp: numberOption(options, "tp", { least: 1, whole: true }),
     devices: options.devices === undefined ? undefined : String(options.devices),
+    ...precisionOption(options),
     stallTimeout: optionalNumber(options, "stallTimeout", { least: 1 }),
     prompts: options.prompts === undefined ? [String(options.prompt ?? "\n")] : readPrompts(String(options.prompts)),
   };

@@ -52,7 +52,7 @@ export function build(run: (action: () => Promise<number>) => void, versionShown
     .action((inputs: string[], options: Options) =>
       run(async () => await (await import("./prepare.ts")).prepareCommand(inputs, options))
     );
-  command(program, "generate", "write text with a trained model", [
+  const generate = command(program, "generate", "write text with a trained model", [
     'muster generate --checkpoint runs/1 --prompt "Call me"',
     'muster generate --checkpoint ./gpt2 --prompt "The sea" --tokens 50 --temperature 0',
     "muster generate --checkpoint runs/1 --prompts prompts.txt --pp 2 --json",
@@ -71,13 +71,17 @@ export function build(run: (action: () => Promise<number>) => void, versionShown
     .option("--stall-timeout <s>", "seconds that a rank waits for another before all is given up (default: 60)")
     .option("--json", "print a JSON object for each text, one per line")
     .action((options: Options) => run(async () => await (await import("./generate.ts")).generateCommand(options)));
-  command(program, "eval", "measure a model's loss on data", ["muster eval --checkpoint runs/1 --data moby-dick"])
+  addSettings(generate, ["precision"]);
+  const evaluate = command(program, "eval", "measure a model's loss on data", [
+    "muster eval --checkpoint runs/1 --data moby-dick",
+  ])
     .requiredOption("--checkpoint <folder>", "run, checkpoint or Hugging Face folder")
     .requiredOption("--data <data>", "prepared folder, text or catalogue name; its validation part is read")
     .option("--sequences <n>", "windows of text to read; all if left out")
     .option("--sequence-length <n>", "tokens in a window")
     .option("--json", "print the result as JSON")
     .action((options: Options) => run(async () => await (await import("./evaluate.ts")).evaluateCommand(options)));
+  addSettings(evaluate, ["precision"]);
   command(program, "plot", "draw a run's loss curve, in the terminal and as SVG", [
     "muster plot runs/1",
     "muster plot runs/1 --svg loss.svg",

@@ -36,6 +36,14 @@ function describeChanges(settings: Partial<CompleteSettings>): string {
   return Object.entries(settings).map(([name, value]) => `${flagName(name)} ${value}`).join(" ");
 }
 
+/** `f32 3.1 MiB, bf16 1.6 MiB (0.51)`. */
+function describeStored({ stored }: TrainingPlan): string {
+  const [whole] = stored;
+  return stored.map(({ precision, bytes }, i) =>
+    `${precision} ${formatBytes(bytes)}${i > 0 ? ` (${(bytes / whole.bytes).toFixed(2)})` : ""}`
+  ).join(", ");
+}
+
 const formatRate = (flops: number) =>
   flops >= 1e12 ? `${(flops / 1e12).toPrecision(3)} TFLOP/s` : `${(flops / 1e9).toPrecision(3)} GFLOP/s`;
 
@@ -77,7 +85,7 @@ function text(plan: TrainingPlan): string {
   const lines = [
     `model    ${settings.model ?? configuration.family}, ${formatCount(parameterCount(configuration))} parameters, ` +
     `vocabulary ${formatCount(configuration.vocabularySize)}`,
-    `batch    ${settings.batchSize} sequences of ${formatCount(sequenceLength)} tokens a step`,
+    `batch    ${settings.batchSize} sequences of ${formatCount(sequenceLength)} tokens a step; ${settings.precision}`,
     ...describeHardware(plan),
     ...(nodes ? nodesHead(nodes) : []),
   ];
@@ -98,11 +106,12 @@ function text(plan: TrainingPlan): string {
   if (pick) {
     const flags = [...(nodes ? [`--nodes ${nodes.nodes}`] : []), ...flagsOf(pick)];
     lines.push("", `* ${nameMesh(pick.mesh)}: ${pick.why}`, `  train with ${flags.join(" ")}`);
+    if (plan.stored.length > 1) lines.push(`  weights and activations by --precision: ${describeStored(plan)}`);
   }
   return `${lines.join("\n")}\n`;
 }
 
-function json({ configuration, sequenceLength, settings, hardware, survey, pick, nodes }: TrainingPlan) {
+function json({ configuration, sequenceLength, settings, hardware, survey, pick, stored, nodes }: TrainingPlan) {
   const extents = ({ data, pipeline, tensor }: PlannedMesh["mesh"]) => ({ dp: data, pp: pipeline, tp: tensor });
   return {
     model: { ...configuration, parameters: parameterCount(configuration), sequenceLength },
@@ -124,6 +133,8 @@ function json({ configuration, sequenceLength, settings, hardware, survey, pick,
       bubble: one.bubble,
     })),
     refused: survey.refused.map(({ mesh, reason }) => ({ ...extents(mesh), reason })),
+    precision: settings.precision,
+    stored: Object.fromEntries(stored.map(({ precision, bytes }) => [precision, bytes])),
     pick: pick ? { ...extents(pick.mesh), why: pick.why, flags: flagsOf(pick) } : null,
     ...(nodes ? { machines: nodesJson(nodes) } : {}),
   };

@@ -1,6 +1,8 @@
 /** Reads numbers among a command's options. */
 
 import { UserError } from "../errors.ts";
+import type { Precision } from "../graph/tensor.ts";
+import { parseSettings } from "../train/settings.ts";
 
 /** Options as commander gives them. */
 export type Options = Record<string, unknown>;
@@ -58,4 +60,10 @@ export function bytesOption(options: Options, name: string): number | undefined 
   const bytes = Number(number) * (units[unit?.toLowerCase()] ?? NaN);
   if (bytes > 0) return bytes;
   throw new UserError(`--${name} is ${JSON.stringify(given)}, but must be a size with its unit, like 24GiB or 8GB`);
+}
+
+/** In what weights and activations are stored, if it is said. */
+export function precisionOption({ precision }: Options): { precision?: Precision } {
+  const parsed = parseSettings({ precision }, "flags").precision;
+  return parsed === undefined ? {} : { precision: parsed };
 }

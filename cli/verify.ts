@@ -1,6 +1,6 @@
 /** `muster verify`. */
 
-import { type LayoutCheck, lossBound, verifyLayouts } from "../train/verify.ts";
+import { type LayoutCheck, verifyLayouts } from "../train/verify.ts";
 import { interruptedExitCode } from "./exit_codes.ts";
 import { print, printError, printJson } from "./output.ts";
 import { readSettings } from "./train.ts";
@@ -11,8 +11,8 @@ const nameColumns = 44;
 
 const formatDifference = (value: number) => value === 0 ? "0" : value.toExponential(1);
 
-function line({ layout, difference, passed, failure }: LayoutCheck): string {
-  const found = failure ?? `${formatDifference(difference!).padStart(10)}  ${String(lossBound).padStart(7)}`;
+function line({ layout, difference, bound, passed, failure }: LayoutCheck): string {
+  const found = failure ?? `${formatDifference(difference!).padStart(10)}  ${String(bound).padStart(7)}`;
   return `${layout.padEnd(nameColumns)}  ${failure ? `FAILED  ${found}` : `${found}  ${passed ? "ok" : "FAILED"}`}\n`;
 }
 

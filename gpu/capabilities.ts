@@ -30,6 +30,8 @@ export interface Capabilities {
   readonly type: "cpu" | "gpu";
   /** Lanes of a subgroup as a kernel counted them on every pipeline tried; 0 where subgroups cannot be used. */
   readonly subgroupSize: number;
+  /** True if WGSL's f16 can be used. */
+  readonly shaderF16: boolean;
   /** Largest storage binding in bytes. */
   readonly bindingLimit: number;
   /** Largest buffer to create, in bytes: the chunk of the memory plan. */
@@ -57,6 +59,7 @@ export const genericCapabilities: Capabilities = {
   vendor: "none",
   type: "cpu",
   subgroupSize: 0,
+  shaderF16: true,
   bindingLimit: 128 * 2 ** 20,
   chunkBytes: 128 * 2 ** 20,
   workgroupStorage: 16384,

@@ -127,6 +127,7 @@ export async function openDevice(options: OpenOptions = {}): Promise<Device> {
     vendor: info.vendor,
     type: isSoftware(info) ? "cpu" : "gpu",
     subgroupSize: 0,
+    shaderF16: gpu.features.has("shader-f16"),
     bindingLimit,
     chunkBytes: Math.min(options.chunkBytes ?? 128 * 2 ** 20, bindingLimit, gpu.limits.maxBufferSize),
     workgroupStorage: gpu.limits.maxComputeWorkgroupStorageSize,

@@ -43,7 +43,12 @@ export const attentionDecode: OpDefinition<AttentionDecodeAttributes> = {
     const vector = headSize % 4 === 0 ? 4 : 1;
     const scale = float(1 / Math.sqrt(headSize));
     const store: Dispatch = {
-      kernel: kernel("kernels/attention_cache.wgsl", cacheText, { TYPE: vector === 4 ? "vec4f" : "f32" }, types.slice(0, 4)),
+      kernel: kernel(
+        "kernels/attention_cache.wgsl",
+        cacheText,
+        { TYPE: vector === 4 ? "vec4f" : "f32" },
+        types.slice(0, 4),
+      ),
       windows: tensors.slice(0, 4).map((tensor) => windowOf(tensor)),
       uniforms: [heads * headSize / vector, width / vector],
       workgroups: [ceilDivide(width / vector, 64), rows, 1],

@@ -7,7 +7,7 @@ import { type CollectiveAttributes, collectiveName, type Run } from "../graph/co
 import type { Op } from "../graph/graph.ts";
 import type { CollectiveExecutor } from "../graph/executor.ts";
 import { elementCount, type Tensor } from "../graph/tensor.ts";
-import type { TensorMemory } from "../graph/tensor_memory.ts";
+import { asElements, type TensorMemory } from "../graph/tensor_memory.ts";
 import { Channel, type ChannelSetup } from "./channel.ts";
 import type { GroupSetup } from "./group_setup.ts";
 import { Group, type WaitLimit } from "./shared_memory.ts";
@@ -154,17 +154,19 @@ export class SharedMemoryExecutor implements CollectiveExecutor {
     const { kind, start = 0 } = attributes;
     if (kind === "send") {
       const channel = this.#channel(attributes.group);
-      await memory.readInto(x, channel.room().subarray(0, elementCount(x)));
+      await memory.readInto(x, asElements(x, channel.room().subarray(0, elementCount(x))));
       return channel.sent();
     }
     if (kind === "receive") {
       const channel = this.#channel(attributes.group);
-      memory.write(y, channel.message().subarray(0, elementCount(y)));
+      memory.write(y, asElements(y, channel.message().subarray(0, elementCount(y))));
       return channel.taken();
     }
     if (kind === "toHost" || kind === "fromHost") {
-      const elements = elementCount(kind === "toHost" ? x : y);
-      const host = this.hostMemory(attributes.group, start + elements).subarray(start, start + elements);
+      const tensor = kind === "toHost" ? x : y;
+      const elements = elementCount(tensor);
+      const host = asElements(tensor, this.hostMemory(attributes.group, start + elements))
+        .subarray(start, start + elements);
       if (kind === "toHost") return void await memory.readInto(x, host);
       // The upload is queued behind what has been submitted: the host copies while the device computes that.
       return memory.write(y, host);
@@ -224,11 +226,11 @@ async function allGather(group: Group, memory: TensorMemory, x: Tensor, y: Tenso
   for (let done = 0; done < part.length; done += group.areaElements) {
     const count = Math.min(group.areaElements, part.length - done);
     group.next();
-    await memory.readInto(x, group.own.subarray(0, count), part.start + done);
+    await memory.readInto(x, asElements(x, group.own).subarray(0, count), part.start + done);
     group.meet();
     for (let i = 0; i < group.size; i++) {
       if (x === y && i === group.index) continue;
-      memory.write(y, group.area(i).subarray(0, count), i * part.length + done);
+      memory.write(y, asElements(y, group.area(i)).subarray(0, count), i * part.length + done);
     }
   }
 }

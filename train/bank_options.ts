@@ -15,7 +15,7 @@ export function rankParameters(
   layout: RankLayout,
   training: boolean,
 ): { parameters: Parameter[]; options: BankOptions } {
-  const { parts, data, machines, zero, offload, bucketElements } = layout;
+  const { parts, data, machines, zero, offload, precision, bucketElements } = layout;
   const parameters = [...new Map(parts.flatMap((part) => partParameters(configuration, part)).map((p) => [p.name, p]))
     .values()];
   const { tensor, sequenceParallel } = parts[0];
@@ -33,6 +33,7 @@ export function rankParameters(
       machines,
       zero,
       offload,
+      precision,
       tensor,
       sequenceParallel,
       tiedCopy: apart && lastStage ? table : undefined,

@@ -107,6 +107,7 @@ function offers({ index, facts }: DeviceDescription): Finding[] {
   const lanes = least ? ` of ${least === most ? least : `${least} to ${most}`}` : "";
   const found = [
     features.includes("subgroups") ? `subgroups${lanes}` : "no subgroups",
+    features.includes("shader-f16") ? "f16" : "no f16 (--precision bf16 works)",
     `bindings of ${formatBytes(limits.maxStorageBufferBindingSize)}`,
     `buffers of ${formatBytes(limits.maxBufferSize)}`,
     `workgroups of ${limits.maxComputeInvocationsPerWorkgroup} with ${

@@ -7,9 +7,9 @@ import { messageOf } from "../errors.ts";
 import { failed, type Finding, fine } from "./finding.ts";
 import { type OwnProcess, runOwn } from "./own_process.ts";
 import { supervisedMark } from "./supervisor.ts";
-import { lossBound } from "./verify.ts";
+import { lossBounds } from "./verify.ts";
 
-/** Losses of the steps below, in nats per byte, by lavapipe; every conformant device is within `lossBound`. */
+/** Losses of the steps below, in nats per byte, by lavapipe; every conformant device is within `lossBounds.f32`. */
 const knownLosses: readonly number[] = [5.551568, 5.056271, 4.669102];
 /** Time for the first kernels of a driver and a few steps, in seconds. */
 const trainSeconds = 180;
@@ -57,7 +57,7 @@ export async function checkTraining(
   const off = losses.map((loss, i) => Math.abs(loss / knownLosses[i] - 1));
   const shown = losses.map((loss) => loss.toFixed(4)).join(", ");
   // What is not a number is not within the bound.
-  if (losses.length !== knownLosses.length || !off.every((difference) => difference <= lossBound)) {
+  if (losses.length !== knownLosses.length || !off.every((difference) => difference <= lossBounds.f32)) {
     const right = knownLosses.map((loss) => loss.toFixed(4)).join(", ");
     return failed(
       name,

@@ -9,7 +9,7 @@
 import type { CollectiveAttributes } from "../graph/collective.ts";
 import type { Op } from "../graph/graph.ts";
 import type { Plan, PlannedDispatch, Stretch } from "../graph/plan.ts";
-import { elementCount, type Tensor } from "../graph/tensor.ts";
+import { byteCount, bytesOf, elementCount, type Tensor } from "../graph/tensor.ts";
 import type { Action, StageCosts } from "../parallel/schedules.ts";
 import type { Hardware } from "./hardware.ts";
 import type { BucketSum, Lane } from "./exchange.ts";
@@ -26,7 +26,7 @@ export function dispatchSeconds(
   return Math.max(flops / hardware.productFlops, bytes / hardware.memoryRate) + hardware.dispatchSeconds;
 }
 
-const bytesOf = (tensor: Tensor | undefined) => tensor ? 4 * elementCount(tensor) : 0;
+const bytesIn = (tensor: Tensor | undefined) => tensor ? byteCount(tensor) : 0;
 
 /** Bytes that a collective takes from the device and brings to it; groups of one rank do nothing. */
 export function collectiveBytes(op: Op<CollectiveAttributes>, groups: Groups): { read: number; write: number } {
@@ -35,10 +35,10 @@ export function collectiveBytes(op: Op<CollectiveAttributes>, groups: Groups): {
   if (groups.get(group)?.length === 1) return { read: 0, write: 0 };
   const [x] = op.inputs;
   if (kind === "allReduce") {
-    const bytes = 4 * (length ?? elementCount(x) - start);
+    const bytes = bytesOf(x.dtype) * (length ?? elementCount(x) - start);
     return { read: bytes, write: bytes };
   }
-  const [read, write] = [bytesOf(x), bytesOf(op.outputs[0])];
+  const [read, write] = [bytesIn(x), bytesIn(op.outputs[0])];
   if (!op.attributes.inPlace) return { read, write };
   // Of the whole tensor a rank reads, or writes, its part only.
   const part = read / groups.get(group)!.length;
@@ -82,7 +82,7 @@ function segmentSeconds(stretches: readonly Stretch[] | undefined, groups: Group
     waiting = later;
     if (!sumsGradients(collective)) continue;
     const { last = false, deferred = false } = collective.attributes;
-    sums.push({ ready: each + once, bytes: bytesOf(collective.inputs[0]), uploadSeconds: later, last, deferred });
+    sums.push({ ready: each + once, bytes: bytesIn(collective.inputs[0]), uploadSeconds: later, last, deferred });
   }
   return { each, once: once + waiting, sums };
 }

@@ -8,8 +8,10 @@ import { validationLoader } from "../data/loader.ts";
 import { loadTokenizer } from "../data/tokenizer.ts";
 import { UserError } from "../errors.ts";
 import { openDevice } from "../gpu/open.ts";
+import type { Precision } from "../graph/tensor.ts";
 import { openCheckpoint } from "./checkpoint.ts";
 import { ModelProgram } from "./model_program.ts";
+import { soleRank } from "./rank_layout.ts";
 
 /** What to evaluate. */
 export interface EvaluateOptions {
@@ -21,6 +23,8 @@ export interface EvaluateOptions {
   readonly sequences?: number;
   /** Tokens in a window; what the model was trained on, at most 1024, if left out. */
   readonly sequenceLength?: number;
+  /** In what weights and activations are stored; f32 if left out. */
+  readonly precision?: Precision;
   /** Told after each batch, in words. */
   readonly onProgress?: (message: string) => void;
 }
@@ -75,6 +79,7 @@ export async function evaluate(options: EvaluateOptions): Promise<Evaluation> {
           batch,
           sequenceLength: length,
           segments: ["evaluate"],
+          layout: soleRank(configuration, options.precision),
         });
         model.load(checkpoint.weights);
         const tokens = new Uint32Array(batch * length);

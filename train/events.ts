@@ -31,8 +31,12 @@ export type TrainEvent =
     readonly step: number;
     /** Nats per token, mean over the step. */
     readonly loss: number;
-    /** Before clipping. */
+    /** Before clipping; not finite in a step that is skipped. */
     readonly gradNorm: number;
+    /** With f16: what the loss was multiplied by for its gradients. */
+    readonly lossScale?: number;
+    /** With f16: steps so far whose gradients overflowed, and which changed no weight. */
+    readonly skipped?: number;
     readonly learningRate: number;
     /** Trained on since the start of the run. */
     readonly tokens: number;

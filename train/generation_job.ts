@@ -6,6 +6,7 @@
 import { UserError } from "../errors.ts";
 import { noDeviceError } from "../gpu/open.ts";
 import { listSelections, type Selection, selectionsFor } from "../gpu/select.ts";
+import type { Precision } from "../graph/tensor.ts";
 import type { ModelConfiguration } from "../model/configuration.ts";
 import type { ExecutorSetup } from "../parallel/executor.ts";
 import { createMailbox, type MailboxSetup } from "../parallel/mailbox.ts";
@@ -28,6 +29,8 @@ export interface GenerationMesh {
   readonly tp?: number | undefined;
   /** GPUs, as `muster devices` lists them, like `0,2` or `all`; as many as there are ranks, from the first on, if left out. */
   readonly devices?: string | undefined;
+  /** In what weights and activations are stored; f32 if left out. */
+  readonly precision?: Precision | undefined;
   /** Seconds that a rank waits for another before all is given up; 60 if left out. */
   readonly stallTimeout?: number | undefined;
 }
@@ -65,8 +68,14 @@ export interface GenerationJob extends TurnOptions {
 export function generationLayout(
   configuration: ModelConfiguration,
   { mesh, rank, slots }: Pick<GenerationJob, "mesh" | "rank" | "slots">,
+  precision?: Precision,
 ): RankLayout {
-  return { ...soleRank(configuration), ...partsOf(configuration, mesh, rank), slots, world: worldSize(mesh) };
+  return {
+    ...soleRank(configuration, precision),
+    ...partsOf(configuration, mesh, rank),
+    slots,
+    world: worldSize(mesh),
+  };
 }
 
 /** The GPU of each rank. */
@@ -99,7 +108,7 @@ export function generationJobs(request: TokenRequest): GenerationJob[] {
   const slots = Math.min(prompts.length, 2 * pp - 1);
   const layouts = Array.from(
     { length: worldSize(mesh) },
-    (_, rank) => generationLayout(configuration, { mesh, rank, slots }),
+    (_, rank) => generationLayout(configuration, { mesh, rank, slots }, request.precision),
   );
   const selections = listSelections();
   if (selections.length === 0) throw noDeviceError();

@@ -44,7 +44,7 @@ const cheapOps: ReadonlySet<unknown> = new Set<unknown>([layernorm, rmsnorm, gel
 
 /** What the steps of building share. */
 export class GraphBuilder {
-  readonly graph = new Graph();
+  readonly graph: Graph;
   readonly layout: RankLayout;
   readonly banks: readonly ParameterBank[];
   readonly slots: readonly BatchInputs[];
@@ -56,10 +56,10 @@ export class GraphBuilder {
   readonly parameters: ReadonlyMap<string, Tensor>;
 
   constructor(readonly options: ModelGraphOptions) {
-    const { graph } = this;
     const { configuration, batch, sequenceLength, segments } = options;
     this.layout = options.layout ?? soleRank(configuration);
-    const { parts, slots } = this.layout;
+    const { parts, slots, precision } = this.layout;
+    const graph = this.graph = new Graph(precision);
     const { parameters, options: bankOptions } = rankParameters(configuration, this.layout, segments.includes("train"));
     this.bankOptions = bankOptions;
     this.banks = makeBanks(graph, parameters, this.bankOptions);
@@ -117,12 +117,14 @@ export class GraphBuilder {
   receive(kind: "activations" | "gradients", index: number, part: ModelPart, slot: number, rows = this.rows): Tensor {
     const { graph } = this;
     const shape = this.hiddenShape(part, rows);
-    const hidden = graph.tensor(`${kind} ${index}.${slot}`, shape, "input");
+    const hidden = graph.tensor(`${kind} ${index}.${slot}`, shape, "input", { dtype: graph.typeOf({ shape }) });
     graph.add(collective, [], { kind: "receive", group: `${kind} ${index}`, shape }, { outputs: [hidden] });
     return hidden;
   }
 
   send(kind: "activations" | "gradients", index: number, x: Tensor): void {
+    // Both ends must know it.
+    if (x.dtype !== this.graph.typeOf({ shape: x.shape })) throw new Error(`${x.name} is sent as ${x.dtype}`);
     this.graph.add(collective, [x], { kind: "send", group: `${kind} ${index}` });
   }
 

@@ -6,6 +6,7 @@
 import { type Capabilities, genericCapabilities } from "../gpu/capabilities.ts";
 import { memoryOf } from "../gpu/open.ts";
 import type { Selection } from "../gpu/select.ts";
+import type { Precision } from "../graph/tensor.ts";
 
 /** A rank's device in numbers. */
 export interface Hardware {
@@ -41,6 +42,13 @@ export const assumed = {
 
 /** Floating-point operations that GPUs do in the time of moving a byte; of software drivers, few. */
 const flopsPerByte = { gpu: 40, cpu: 8 } as const;
+
+/** For what a device is measured. */
+export interface MeasuredWork {
+  /** Of the model. */
+  readonly width: number;
+  readonly precision: Precision;
+}
 
 /** A device of which only the multiply-add rate (flop/s) and the memory are known. */
 export function assumedHardware(

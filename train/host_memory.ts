@@ -3,6 +3,7 @@
  * @module
  */
 
+import { bytesOf } from "../graph/tensor.ts";
 import type { ModelConfiguration } from "../model/configuration.ts";
 import { channelBytes } from "../parallel/channel.ts";
 import type { ExecutorSetup } from "../parallel/executor.ts";
@@ -22,5 +23,5 @@ export function communicationBytes({ groups, channels }: ExecutorSetup): number 
 export function hostBytes(configuration: ModelConfiguration, layout: RankLayout): number {
   const { parameters, options } = rankParameters(configuration, layout, true);
   return [...sharedHostElements(parameters, options).values()]
-    .reduce((sum, elements) => sum + 4 * elements / options.data.size, 0);
+    .reduce((sum, elements) => sum + bytesOf(options.precision) * elements / options.data.size, 0);
 }

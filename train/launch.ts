@@ -17,6 +17,7 @@ import { type Allocator, allocator, createGroup, type GroupSetup, type MachinePl
 import { createStatusMemory } from "../parallel/status.ts";
 import { rankParameters } from "./bank_options.ts";
 import { sharedHostElements } from "./parameter_banks.ts";
+import { scalingTensors } from "./loss_scaling.ts";
 import type { Copy, RankLayout } from "./rank_layout.ts";
 import { statePrefixes } from "./model_state.ts";
 import type { CheckpointMemory } from "./rank_protocol.ts";
@@ -87,7 +88,7 @@ export function layoutOf(
   copy: Copy,
   machines = 1,
 ): RankLayout {
-  const { sequenceParallel, zero, recompute, cpuOffload, bucketMb, pipelineSchedule } = settings;
+  const { sequenceParallel, zero, recompute, cpuOffload, precision, bucketMb, pipelineSchedule } = settings;
   const offload = cpuOffload === "optimizer";
   const { parts, indices, total } = partsOf(configuration, mesh, rank, {
     sequenceParallel,
@@ -102,6 +103,7 @@ export function layoutOf(
     zero: mesh.data > 1 ? Number(zero) as RankLayout["zero"] : 0,
     recompute,
     offload,
+    precision,
     bucketElements: mesh.data > 1 || machines > 1 || offload ? Math.max(64, Math.round(bucketMb * 1e6 / 4)) : Infinity,
     slots: mesh.pipeline > 1 ? scheduleOf(mesh, rank, settings, copy).count : 1,
     splitWeights: mesh.pipeline > 1 && pipelineSchedule === "zero-bubble",
@@ -170,7 +172,7 @@ export function makeExecutors(
 }
 
 /** Memory for a checkpoint of the whole model. It costs nothing until it is written. */
-export function makeCheckpointMemory(configuration: ModelConfiguration): CheckpointMemory {
+export function makeCheckpointMemory(configuration: ModelConfiguration, settings: CompleteSettings): CheckpointMemory {
   const sources = families[configuration.family].parameters(configuration, { size: 1, index: 0 })
     .flatMap((parameter) => parameter.sources);
   const tensors = (prefix: string) =>
@@ -181,6 +183,10 @@ export function makeCheckpointMemory(configuration: ModelConfiguration): Checkpo
     }));
   return {
     weights: tensors(""),
-    optimizer: [...tensors(statePrefixes.firstMoment), ...tensors(statePrefixes.secondMoment)],
+    optimizer: [
+      ...tensors(statePrefixes.firstMoment),
+      ...tensors(statePrefixes.secondMoment),
+      ...scalingTensors(settings),
+    ],
   };
 }

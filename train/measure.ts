@@ -9,10 +9,10 @@ import { openDevice } from "../gpu/open.ts";
 import type { Selection } from "../gpu/select.ts";
 import { Graph } from "../graph/graph.ts";
 import { Program } from "../graph/program.ts";
-import type { Tensor } from "../graph/tensor.ts";
+import type { Precision, Tensor } from "../graph/tensor.ts";
 import { matmul } from "../kernels/matmul.ts";
 import { residualAdd } from "../kernels/residual_add.ts";
-import { assumed, type Hardware } from "./hardware.ts";
+import { assumed, type Hardware, type MeasuredWork } from "./hardware.ts";
 
 /** A product takes about this long at a tenth of the multiply-add rate, in seconds; then it is long enough to time. */
 const productSeconds = 0.05;
@@ -21,16 +21,18 @@ const elements = 2 ** 22;
 const tinyDispatches = 128;
 const rounds = 3;
 
-/** Opens the device and measures it for a model of `width`. */
-export async function measureHardware(selection: Selection, width: number): Promise<Hardware> {
+/** Opens the device and measures it. */
+export async function measureHardware(selection: Selection, { width, precision }: MeasuredWork): Promise<Hardware> {
   const device = await openDevice({ selection });
   try {
     const { flopsPerSecond } = device.capabilities;
     const rows = Math.round(productSeconds * flopsPerSecond / 10 / (8 * width * width) / 64) * 64;
     const M = Math.min(4096, Math.max(128, rows));
     const graph = new Graph();
-    const tensor = (name: string, shape: number[]): Tensor => graph.tensor(name, shape, "output");
-    const [a, b, c] = [tensor("a", [M, width]), tensor("b", [4 * width, width]), tensor("c", [M, 4 * width])];
+    const tensor = (name: string, shape: number[], dtype: Precision = "f32"): Tensor =>
+      graph.tensor(name, shape, "output", { dtype });
+    const type = width % 4 === 0 ? precision : "f32";
+    const [a, b, c] = [[M, width], [4 * width, width], [M, 4 * width]].map((shape, i) => tensor("abc"[i], shape, type));
     const [x, y] = [tensor("x", [elements]), tensor("y", [elements])];
     const [s, t] = [tensor("s", [64]), tensor("t", [64])];
     graph.segment("product", () => void graph.add(matmul, [a, b], { layout: "NT" }, { outputs: [c] }));

@@ -25,7 +25,7 @@ export interface ModelGraph {
   readonly lossGradient: Tensor;
   /** f32 [1]: sum of losses; added to by every run, zeroed by the host. */
   readonly lossSum: Tensor;
-  /** f32 [2]: of all gradients; and the number of steps that the optimizer skipped because it was not finite. */
+  /** f32 [1]: of all gradients. */
   readonly sumOfSquares: Tensor;
   /** f32 [16]. */
   readonly hyper: Tensor;
@@ -42,7 +42,7 @@ export function buildModelGraph(options: ModelGraphOptions): ModelGraph {
   const { graph, layout, banks, slots, lossGradient, lossSum, rope } = builder;
   const { segments } = options;
   const hyper = graph.tensor("hyper", [16], "input");
-  const squares = graph.tensor("sumOfSquares", [2], "output");
+  const squares = graph.tensor("sumOfSquares", [1], "output");
   if (segments.includes("train")) {
     for (let slot = 0; slot < layout.slots; slot++) layout.parts.forEach((_, chunk) => builder.train(chunk, slot));
     addReductions(builder);

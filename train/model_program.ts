@@ -7,12 +7,15 @@ import { type AdamWStep, fillHyper } from "../kernels/adamw.ts";
 import { sortTokens } from "../kernels/embedding.ts";
 import { ropeTables } from "../kernels/rope.ts";
 import type { NamedTensor, TensorReader } from "../data/safetensors.ts";
+import { UserError } from "../errors.ts";
 import type { Device } from "../gpu/device.ts";
 import type { Run } from "../graph/collective.ts";
 import { assertFits } from "../graph/plan.ts";
 import type { CollectiveExecutor } from "../graph/executor.ts";
 import { Program } from "../graph/program.ts";
-import { elementCount } from "../graph/tensor.ts";
+import { toHalves } from "../graph/halves.ts";
+import { elementCount, isHalf } from "../graph/tensor.ts";
+import { asElements } from "../graph/tensor_memory.ts";
 import { initialValues } from "../model/model.ts";
 import { buildModelGraph, type ModelGraph } from "./model_graph.ts";
 import { type ModelGraphOptions, segmentName } from "./rank_layout.ts";
@@ -31,6 +34,20 @@ export interface MicroBatch {
   readonly firstRow: number;
 }
 
+/** Throws `UserError` if the device or the model cannot do with the precision. */
+function checkPrecision({ capabilities: { name, shaderF16 } }: Device, options: ModelGraphOptions): void {
+  const { configuration: { family, headSize }, layout: { precision = "f32" } = {} } = options;
+  if (precision === "f16" && !shaderF16) {
+    throw new UserError(`${name} does not offer f16 (shader-f16): use --precision bf16, which every GPU can`);
+  }
+  if (precision !== "f32" && family === "llama" && headSize % 4 !== 0) {
+    throw new UserError(
+      `--precision ${precision} rotates two elements at a time, but half of a head is ${headSize / 2}: ` +
+        `choose --width and --heads so that heads have a multiple of 4`,
+    );
+  }
+}
+
 /** A model's program. */
 export class ModelProgram {
   readonly #hyper = new Float32Array(16);
@@ -40,6 +57,8 @@ export class ModelProgram {
   readonly #order: Uint32Array;
   readonly #runs: Uint32Array;
   readonly #counts: Uint32Array;
+  /** By what the loss, and so all gradients, are multiplied; AdamW and the norm do without. */
+  lossScale = 1;
 
   private constructor(readonly program: Program, readonly model: ModelGraph) {
     const rows = elementCount(model.slots[0].tokens);
@@ -55,8 +74,9 @@ export class ModelProgram {
     executor?: CollectiveExecutor,
     compiled?: (done: number, total: number) => void,
   ): Promise<ModelProgram> {
-    const model = buildModelGraph(options);
+    checkPrecision(device, options);
     const { memoryBytes } = device.capabilities;
+    const model = buildModelGraph(options);
     const program = await Program.create(device, model.graph, {
       check: (plan) => assertFits(plan, memoryBytes),
       compiled(done, total) {
@@ -94,7 +114,7 @@ export class ModelProgram {
     return executor.hostMemory(name, elements);
   }
 
-  /** Writes a kind of state of a bank; of weights also the part that others fetch. */
+  /** Writes a kind of state of a bank; of weights also the copy in half, and the part that others fetch. */
   #write(bank: ParameterBank, kind: StateKind, flat: Float32Array): void {
     const { layout } = this.model;
     const { tensor, run, host } = placeOf(bank, kind, layout);
@@ -102,9 +122,12 @@ export class ModelProgram {
     if (host) this.#hostMemory(host, run.length).set(own);
     else this.program.write(tensor, own);
     this.program.executor?.alive?.();
-    if (kind === "weights" && layout.zero === 3) {
-      this.#hostMemory(hostNames.weights(bank.name), bank.length).set(own, run.start);
-    }
+    if (kind !== "weights") return;
+    if (layout.zero === 3) {
+      const { dtype } = bank.weights;
+      const shared = asElements(bank.weights, this.#hostMemory(hostNames.weights(bank.name), bank.length));
+      shared.set(isHalf(dtype) ? toHalves(own, dtype) : own, run.start);
+    } else if (tensor !== bank.weights) this.program.write(bank.weights, flat);
   }
 
   /** Reads what this rank has of a kind of state of a bank. */
@@ -190,7 +213,7 @@ export class ModelProgram {
 
   /** Begins a step: `count` targets of all its micro-batches together have a loss. */
   beginStep(count: number): void {
-    this.#scalar[0] = 1 / Math.max(1, count);
+    this.#scalar[0] = this.lossScale / Math.max(1, count);
     this.program.write(this.model.lossGradient, this.#scalar);
     this.program.write(this.model.lossSum, this.#zero);
   }
@@ -238,8 +261,8 @@ export class ModelProgram {
   }
 
   /** Clips the gradients, takes an optimizer step and zeroes them. */
-  async update(options: AdamWStep): Promise<void> {
-    fillHyper(this.#hyper, options);
+  async update(options: Omit<AdamWStep, "gradientScale">): Promise<void> {
+    fillHyper(this.#hyper, { ...options, gradientScale: 1 / this.lossScale });
     this.program.write(this.model.hyper, this.#hyper);
     if (this.model.graph.segments.has("reduce")) await this.program.run("reduce");
     await this.program.run("update");
@@ -260,7 +283,7 @@ export class ModelProgram {
 
   /** Global gradient norm before clipping, of the last `update`. */
   async gradientNorm(): Promise<number> {
-    return Math.sqrt((await this.program.readInto(this.model.sumOfSquares, this.#scalar))[0]);
+    return Math.sqrt((await this.program.readInto(this.model.sumOfSquares, this.#scalar))[0]) / this.lossScale;
   }
 
   /** Frees the buffers. */

@@ -30,7 +30,9 @@ export function placeOf(bank: ParameterBank, kind: StateKind, { zero, offload }:
   const whole = { start: 0, length: bank.length };
   const { optimizer } = bank;
   if (kind === "weights") {
-    return zero < 3 ? { tensor: bank.weights, run: whole } : { tensor: optimizer!.weights, run: optimizer!.owned };
+    if (!optimizer || optimizer.weights === bank.weights) return { tensor: bank.weights, run: whole };
+    const host = offload && optimizer.copy ? { host: hostNames.master(bank.name) } : {};
+    return { tensor: optimizer.weights, run: optimizer.owned, ...host };
   }
   if (!optimizer || !bank.gradients) throw new Error("Nothing is trained here");
   if (kind === "gradient") {
@@ -38,6 +40,11 @@ export function placeOf(bank: ParameterBank, kind: StateKind, { zero, offload }:
   }
   const host = offload ? { host: hostNames[kind](bank.name) } : {};
   return { tensor: optimizer[kind], run: optimizer.owned, ...host };
+}
+
+/** True if copies of the model have each a part of a kind of state. */
+export function isSharedOut(banks: readonly ParameterBank[], kind: StateKind, layout: RankLayout): boolean {
+  return banks.some((bank) => placeOf(bank, kind, layout).run.length < bank.length);
 }
 
 /** Calls `copy(from, to, length)` for each run that a source and a bank's flat array have in common. */

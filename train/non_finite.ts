@@ -54,7 +54,7 @@ async function firstNonFinite(
       program.executor?.alive?.();
       order++;
       for (const tensor of op.outputs) {
-        if (tensor.dtype !== "f32" || found) continue;
+        if (tensor.dtype === "u32" || tensor.dtype === "i32" || found) continue;
         const index = findNonFinite(await program.read(tensor));
         if (index < 0) continue;
         const { name, shape } = tensor;
@@ -96,8 +96,9 @@ export async function failNonFinite(run: Run, step: number, loss: number, gradNo
       where = "the gradients are finite, the sum of their squares is not";
     } else where = "run again, the step gave finite numbers: the device may be faulty";
   }
+  const smaller = run.scaler ? ", or keep activations in bf16 (--precision bf16)" : "";
   throw new MachineError(
     `Training stopped at step ${step}: ${what}; ${where}. The weights were left as they were before the step: ` +
-      `lower --learning-rate, or look at the data`,
+      `lower --learning-rate, or look at the data${smaller}`,
   );
 }

@@ -4,6 +4,7 @@
  * @module
  */
 
+import type { Precision } from "../graph/tensor.ts";
 import { familyNames, presets } from "../model/configuration.ts";
 import { allReduceAlgorithms } from "../parallel/algorithms.ts";
 import { scheduleNames } from "../parallel/schedules.ts";
@@ -91,6 +92,15 @@ export const trainOptions = {
   beta2: number(0.95, { least: 0, below: 1 }, "AdamW's decay of the square"),
   epsilon: number(1e-8, { least: 1e-30, most: 1 }, "AdamW's epsilon"),
   clip: number(1, { least: 0 }, "largest global gradient norm; 0: no clipping"),
+  precision: choice<Precision>(
+    "f32",
+    ["f32", "f16", "bf16"],
+    "in what weights, activations and their gradients are stored; f16 on GPUs that offer it, bf16 on all",
+  ),
+  lossScale: text(
+    "dynamic",
+    "with f16: what the loss is multiplied by, a number; dynamic: as large as gradients allow",
+  ),
   dropout: number(0, { least: 0, below: 1 }, "dropout of embeddings and residual branches"),
   seed: {
     kind: "integer",

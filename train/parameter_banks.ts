@@ -8,9 +8,18 @@
  * @module
  */
 
-import { clip, collective, type CollectiveAttributes, type Run } from "../graph/collective.ts";
+import { clip, type Run } from "../graph/collective.ts";
 import type { Graph } from "../graph/graph.ts";
-import { alignedElements, elementCount, type Role, rowSize, type Tensor } from "../graph/tensor.ts";
+import {
+  alignedElements,
+  type DataType,
+  elementCount,
+  isHalf,
+  type Precision,
+  type Role,
+  rowSize,
+  type Tensor,
+} from "../graph/tensor.ts";
 import type { Shard } from "../model/part.ts";
 import type { Parameter } from "../model/parameters.ts";
 import type { RankLayout } from "./rank_layout.ts";
@@ -27,12 +36,17 @@ export interface TrainedParameter {
 export interface OptimizerShard {
   /** Elements of the bank. */
   readonly owned: Run;
-  /** Flat tensors that have them: the bank's own, or from some level of sharding on those of a shard. */
+  /**
+   * Flat tensors that have them: the bank's own, or from some level of sharding on those of a shard. Weights that are
+   * computed with in half are updated in f32, in a tensor of the optimizer's.
+   */
   readonly weights: Tensor;
   readonly gradients: Tensor;
   /** Where in these they begin. */
   readonly weightsStart: number;
   readonly gradientsStart: number;
+  /** Where the updated weights are put in half. */
+  readonly copy: { readonly tensor: Tensor; readonly start: number } | undefined;
   readonly firstMoment: Tensor;
   readonly secondMoment: Tensor;
   /** How many of them, from the first on, decay. */
@@ -65,8 +79,9 @@ export interface BankOptions {
   /** Machines whose gradients are added up. */
   readonly machines: number;
   readonly zero: RankLayout["zero"];
-  /** The optimizer's moments are in host memory: on the device only while a bank is updated. */
+  /** The optimizer's state is in host memory: on the device only while a bank is updated. */
   readonly offload: boolean;
+  readonly precision: Precision;
   readonly tensor: Shard;
   readonly sequenceParallel: boolean;
   /** Name of the token table if a stage before holds it too. */
@@ -105,9 +120,15 @@ export function bankUnit({ zero, data }: BankOptions): number {
   return alignedElements * (zero > 0 ? data.size : 1);
 }
 
+/** The type in which a bank's weights are computed with: kernels take four elements of a half at a time. */
+function weightType(group: readonly Parameter[], { precision }: BankOptions): Precision {
+  return group.every(({ shape }) => shape[shape.length - 1] % 4 === 0) ? precision : "f32";
+}
+
 /** Names of the host memories that a bank may have. */
 export const hostNames = {
   weights: (bank: string): string => `weights of ${bank}`,
+  master: (bank: string): string => `f32 weights of ${bank}`,
   firstMoment: (bank: string): string => `first moment of ${bank}`,
   secondMoment: (bank: string): string => `second moment of ${bank}`,
 };
@@ -137,11 +158,11 @@ export function makeBanks(graph: Graph, parameters: readonly Parameter[], option
   const unit = bankUnit(options);
   return buckets(parameters, options).map((group, number) => {
     const name = `bank ${number}`;
-    const declare = (role: Role, prefix: string) => {
-      const tensors = group.map((p) => graph.tensor(`${prefix}${p.name}`, p.shape, role));
+    const declare = (role: Role, prefix: string, dtype: DataType = "f32") => {
+      const tensors = group.map((p) => graph.tensor(`${prefix}${p.name}`, p.shape, role, { dtype }));
       return { tensors, flat: graph.bank(`${prefix}${name}`, role, tensors, unit) };
     };
-    const weights = declare("parameter", "");
+    const weights = declare("parameter", "", weightType(group, options));
     const gradients = training ? declare("gradient", "gradient of ") : undefined;
     const members = group.map((parameter, i): TrainedParameter => ({
       parameter,
@@ -177,7 +198,8 @@ function optimizerShard(
       role,
       bank.members.map(({ parameter }) => graph.tensor(`${prefix}${parameter.name}`, parameter.shape, role)),
     );
-  const moments: Role = offload ? "activation" : "optimizer";
+  const kept: Role = offload ? "activation" : "optimizer";
+  const half = isHalf(weights.dtype);
   const firstPlain = bank.members.findIndex(({ parameter }) => !parameter.decay);
   const decayed = firstPlain < 0 ? bank.length : bank.offsets[firstPlain];
   const own = zero > 0 || data.index === 0 ? [owned] : [];
@@ -185,15 +207,23 @@ function optimizerShard(
   const gradientsStart = zero >= 2 ? 0 : owned.start;
   return {
     owned,
-    weights: zero >= 3 ? state("shard of ", "optimizer") : weights,
+    weights: half ? state("f32 weights of ", kept) : zero >= 3 ? state("shard of ", "optimizer") : weights,
     gradients: zero >= 2 ? graph.tensor(`gradient shard of ${bank.name}`, [owned.length], "gradient") : gradients,
-    weightsStart: zero >= 3 ? 0 : owned.start,
+    weightsStart: half || zero >= 3 ? 0 : owned.start,
     gradientsStart,
-    firstMoment: state("first moment of ", moments),
-    secondMoment: state("second moment of ", moments),
+    copy: half ? copyOf(graph, bank, weights, owned, zero) : undefined,
+    firstMoment: state("first moment of ", kept),
+    secondMoment: state("second moment of ", kept),
     decayed: Math.min(owned.length, Math.max(0, decayed - owned.start)),
     counted: counted.map(({ start, length }) => ({ start: start - owned.start + gradientsStart, length })),
   };
+}
+
+/** Where a rank's part of the weights is in half: with `zero` 3 it lives shortly, on its way to host memory. */
+function copyOf(graph: Graph, bank: BareBank, weights: Tensor, { start, length }: Run, zero: RankLayout["zero"]) {
+  if (zero < 3) return { tensor: weights, start };
+  const { dtype } = weights;
+  return { tensor: graph.tensor(`shard of ${bank.name}`, [length], "activation", { dtype }), start: 0 };
 }
 
 /** True for the rank that answers for what several ranks of a tensor-parallel group hold alike. */
@@ -226,61 +256,4 @@ function countedRuns(bank: BareBank, options: BankOptions): Run[] {
     else merged.push(...(last ? [last] : []), { start, length });
   }
   return merged;
-}
-
-/**
- * Appends the collectives that make `gradients` (flat, of all of a bank) the sum over the ranks of other groups than
- * `data`, once they are complete on each.
- */
-export function reduceInside(
-  graph: Graph,
-  bank: ParameterBank,
-  gradients: Tensor,
-  options: BankOptions,
-  more: Partial<CollectiveAttributes>,
-): void {
-  const add = (group: string, run: Run) =>
-    graph.add(collective, [gradients], { kind: "allReduce", group, ...run, ...more }, {
-      name: `all-reduce of ${bank.name} over ${group}`,
-      outputs: [gradients],
-    });
-  bank.members.forEach(({ parameter }, i) => {
-    const start = bank.offsets[i];
-    if (parameter.alike) {
-      const [row, rows] = parameter.alike;
-      const width = rowSize(parameter);
-      add("keyValue", { start: start + row * width, length: rows * width });
-    }
-    // Each rank has seen its share of the rows only. (Embeddings see all.)
-    if (options.sequenceParallel && !parameter.split && parameter.unit > 0 && needsRows(parameter)) {
-      add("tensor", { start, length: elementCount(parameter) });
-    }
-    const tied = parameter.name === options.tiedCopy || parameter.name === options.tiedOriginal;
-    if (tied && options.zero < 2) add("tied", { start, length: elementCount(parameter) });
-  });
-}
-
-/** Appends what makes a bank's gradients, complete on each rank, the sum over all ranks: once in a step. */
-export function reduceGradients(graph: Graph, bank: ParameterBank, options: BankOptions): void {
-  const { gradients, optimizer } = bank;
-  if (!gradients || !optimizer) return;
-  reduceInside(graph, bank, gradients, options, { last: true });
-  if (options.data.size === 1 && options.machines === 1) return;
-  const attributes = { group: "data", last: true, deferred: true } as const;
-  if (options.zero === 0) {
-    graph.add(collective, [gradients], { kind: "allReduce", ...attributes }, {
-      name: `all-reduce of ${bank.name} over data`,
-      outputs: [gradients],
-    });
-  } else {
-    graph.add(collective, [gradients], { kind: "reduceScatter", ...attributes, inPlace: true }, {
-      name: `reduce-scatter of ${bank.name}`,
-      outputs: [gradients],
-    });
-  }
-}
-
-/** Norms work on a share of the rows; the biases that stand behind a sum are added before it, where all rows are. */
-function needsRows(parameter: Parameter): boolean {
-  return /norm|ln_/.test(parameter.name);
 }

@@ -8,13 +8,14 @@ import { loadTokenizer } from "../data/tokenizer.ts";
 import { UserError } from "../errors.ts";
 import { noDeviceError } from "../gpu/open.ts";
 import { listSelections } from "../gpu/select.ts";
+import type { Precision } from "../graph/tensor.ts";
 import type { ModelConfiguration } from "../model/configuration.ts";
 import { openCheckpoint } from "./checkpoint.ts";
 import { measureDevices } from "./devices.ts";
 import { assumedHardware, type Hardware, shareHardware } from "./hardware.ts";
 import { parseDevices } from "./launch.ts";
 import { type NodesOptions, type NodesPlan, planNodes } from "./plan_nodes.ts";
-import { type Pick, pickOf, type Survey, surveyMeshes } from "./planner.ts";
+import { type Pick, pickOf, planMesh, type PlanRequest, type Survey, surveyMeshes } from "./planner.ts";
 import { type LoadedModel, settleModel } from "./run_model.ts";
 import { type CompleteSettings, completeSettings, type GivenSettings } from "./settings.ts";
 
@@ -54,6 +55,8 @@ export interface TrainingPlan {
   readonly survey: Survey;
   /** The mesh to take, and why; undefined if none can train the model. */
   readonly pick: Pick | undefined;
+  /** Bytes of weights and activations of the largest rank of that mesh, by precision; f16 takes what bf16 takes. */
+  readonly stored: readonly { readonly precision: Precision; readonly bytes: number }[];
   /** Predictions for several machines, if asked for. */
   readonly nodes?: NodesPlan;
 }
@@ -83,7 +86,7 @@ async function localHardware(
   if (selections.length === 0) throw noDeviceError();
   const devices = parseDevices(settings.devices, selections);
   onProgress(`measuring GPU ${[...new Set(devices)].join(", ")}`);
-  const measured = await measureDevices(selections, devices, width);
+  const measured = await measureDevices(selections, devices, { width, precision: settings.precision });
   return shareHardware(devices.map((index) => ({ index, hardware: measured.get(index)! })));
 }
 
@@ -117,12 +120,17 @@ export async function planTraining(given: GivenSettings, options: PlanOptions = 
   const request = { configuration, sequenceLength, settings, hardware };
   if (machines) {
     const nodes = planNodes(request, machines);
-    return { ...request, survey: nodes.survey, pick: nodes.pick, nodes };
+    return { ...request, survey: nodes.survey, pick: nodes.pick, stored: [], nodes };
   }
   const survey = surveyMeshes(request);
-  return {
-    ...request,
-    survey,
-    pick: survey.planned.length > 0 ? pickOf(survey) : undefined,
-  };
+  const pick = survey.planned.length > 0 ? pickOf(survey) : undefined;
+  return { ...request, survey, pick, stored: pick ? storedBytes(request, pick) : [] };
+}
+
+function storedBytes(request: PlanRequest, { mesh, settings }: Pick): TrainingPlan["stored"] {
+  return (["f32", "bf16"] as const).flatMap((precision) => {
+    const planned = planMesh({ ...request, settings: { ...request.settings, ...settings, precision } }, mesh);
+    if (!("bytes" in planned)) return [];
+    return [{ precision, bytes: planned.bytes.parameter + planned.bytes.activation }];
+  });
 }

@@ -75,12 +75,20 @@ function header(event: Extract<TrainEvent, { event: "start" }>): string[] {
     ...(pick ? [`layout   ${pick}`] : []),
     `model    ${c.model ?? c.family}, ${formatCount(parameters)} parameters${from}`,
     `data     ${c.data}, vocabulary ${formatCount(vocabularySize)} (${c.tokenizer})`,
-    `batch    ${c.batchSize} sequences${batch}; ${c.steps} steps; ${c.lrSchedule} learning rate ${c.learningRate}`,
+    `batch    ${c.batchSize} sequences${batch}; ${c.steps} steps; ${c.lrSchedule} learning rate ${c.learningRate}; ` +
+    c.precision,
     `memory   ${formatBytes(bytes)}: ${memory}`,
     ...describeSettings(c).map((line, i) => `${i === 0 ? "config" : ""}`.padEnd(9) + line),
     `run      ${run}`,
     ...(c.trace ? [`trace    ${c.trace}, of the first ${traceSteps} steps`] : []),
   ];
+}
+
+/** What f16 needs to be told of, if it is used: `, loss scale 65,536, 1 step skipped`. */
+function describeScaling({ lossScale, skipped = 0 }: Extract<TrainEvent, { event: "step" }>): string {
+  if (lossScale === undefined) return "";
+  const steps = skipped > 0 ? `, ${skipped} step${skipped === 1 ? "" : "s"} skipped` : "";
+  return `  loss scale ${formatCount(lossScale)}${steps}`;
 }
 
 /** Makes the function that shows events: a live line on a terminal, plain lines elsewhere. */
@@ -173,7 +181,7 @@ export function progressReporter(terminal: Terminal, options: { quiet: boolean }
         const begin =
           `step ${String(event.step).padStart(String(steps).length)}/${steps}  loss ${event.loss.toFixed(4)}  ` +
           `${formatCount(rate)} tokens/s`;
-        const text = `${begin}  MFU ${formatShare(utilization)}  ${left} left`;
+        const text = `${begin}  MFU ${formatShare(utilization)}${describeScaling(event)}  ${left} left`;
         if (terminal.isTerminal) {
           const room = Math.max(0, terminal.width() - 1);
           const fitting = text.length <= room ? text : `${begin}  ${left} left`.slice(0, room);

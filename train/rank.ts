@@ -12,7 +12,7 @@ import { messageOf } from "../errors.ts";
 import type { AdapterFacts } from "../gpu/list.ts";
 import type { Selection } from "../gpu/select.ts";
 import type { GenerationJob } from "./generation_job.ts";
-import type { Hardware } from "./hardware.ts";
+import type { Hardware, MeasuredWork } from "./hardware.ts";
 import type { NetworkMessage, NetworkOptions, NetworkOrder } from "./network_protocol.ts";
 import type { Tuning, TuningMode } from "../kernels/tune_matmul.ts";
 import { packFailure, type RankJob, type RankMessage } from "./rank_protocol.ts";
@@ -40,7 +40,7 @@ export type RankTask =
 /** What a Worker is to do besides: open a device and describe, measure or tune it. */
 type LookTask =
   | { readonly kind: "describe"; readonly selection: Selection }
-  | { readonly kind: "measure"; readonly selection: Selection; readonly width: number }
+  | { readonly kind: "measure"; readonly selection: Selection; readonly work: MeasuredWork }
   | { readonly kind: "tune"; readonly selection: Selection; readonly mode: TuningMode };
 
 /** What a Worker is to do that has links to other machines; orders follow. */
@@ -115,9 +115,9 @@ export function describeInWorker(selection: Selection): Promise<AdapterFacts | {
 /** Opens a device in a Worker and tells how fast it is at a model of `width`, or why it cannot be opened. */
 export function measureInWorker(
   selection: Selection,
-  width: number,
+  work: MeasuredWork,
 ): Promise<Hardware | { readonly reason: string }> {
-  return look({ kind: "measure", selection, width });
+  return look({ kind: "measure", selection, work });
 }
 
 /** Opens a device in a Worker and tunes it, or tells why it cannot be. */
@@ -140,7 +140,7 @@ if (isRankWorker()) {
       else if (data.kind === "generate") {
         await (await import("./rank_generation.ts")).generateOnRank(data.job, post);
       } else if (data.kind === "measure") {
-        post(await (await import("./measure.ts")).measureHardware(data.selection, data.width));
+        post(await (await import("./measure.ts")).measureHardware(data.selection, data.work));
       } else if (data.kind === "tune") {
         post(await (await import("./tuning_worker.ts")).tuneDevice(data.selection, data.mode));
       } else post(await (await import("../gpu/list.ts")).adapterFacts(data.selection));

@@ -5,7 +5,8 @@
 
 import { MachineError } from "../errors.ts";
 import { faultAt } from "./faults.ts";
-import { statePrefixes } from "./model_state.ts";
+import { scalingName } from "./loss_scaling.ts";
+import { isSharedOut, statePrefixes } from "./model_state.ts";
 import { controlSlots } from "./rank_protocol.ts";
 import { beat, doing, type Run } from "./rank_run.ts";
 
@@ -39,12 +40,13 @@ export async function checkpoint(run: Run, step: number, save: boolean): Promise
   const places = new Map([...weights, ...optimizer].map(({ name, data }) => [name, data as Float32Array]));
   const { model } = run;
   // Copies of the model have the same weights, and unless it is shared out the same optimizer state.
-  const { data, zero } = model.model.layout;
-  if (data.index === 0 || zero === 3) await model.saveInto("weights", (name) => places.get(name)!);
-  if (data.index === 0 || zero > 0) {
-    await model.saveInto("firstMoment", (name) => places.get(statePrefixes.firstMoment + name)!);
-    await model.saveInto("secondMoment", (name) => places.get(statePrefixes.secondMoment + name)!);
+  const { banks, layout } = model.model;
+  for (const kind of ["weights", "firstMoment", "secondMoment"] as const) {
+    if (layout.data.index > 0 && !isSharedOut(banks, kind, layout)) continue;
+    const prefix = kind === "weights" ? "" : statePrefixes[kind];
+    await model.saveInto(kind, (name) => places.get(prefix + name)!);
   }
+  if (run.scaler && run.job.rank === 0) places.get(scalingName)!.set(run.scaler.state);
   run.executor.meet("the meeting before a checkpoint");
   run.post({ type: "checkpoint", step, slot, save });
   beat(run);

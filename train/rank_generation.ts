@@ -17,8 +17,9 @@ import { turnsOf } from "./turns.ts";
 /** Generates as the job says, telling by `post`; the last message comes when the device has been let go. */
 export async function generateOnRank(job: GenerationJob, post: (message: RankMessage) => void): Promise<void> {
   const { rank, request } = job;
-  const { configuration, folder, prompts, choices, sampling, seed, stallTimeout = usualStallTimeout } = request;
-  const layout = generationLayout(configuration, job);
+  const { configuration, folder, prompts, choices, sampling, seed, precision, stallTimeout = usualStallTimeout } =
+    request;
+  const layout = generationLayout(configuration, job, precision);
   const [{ head, tensor }] = layout.parts;
   const step = await withModel(job, post, {
     options: () => ({

@@ -4,6 +4,7 @@
  */
 
 import type { ModelConfiguration } from "../model/configuration.ts";
+import type { Precision } from "../graph/tensor.ts";
 import { type ModelPart, type Shard, wholeModel } from "../model/part.ts";
 import type { Action } from "../parallel/schedules.ts";
 
@@ -20,8 +21,9 @@ export interface RankLayout {
   readonly zero: 0 | 1 | 2 | 3;
   /** Activations that backward computes again. */
   readonly recompute: "none" | "selective" | "block";
-  /** The optimizer's moments are in host memory. */
+  /** The optimizer's state is in host memory. */
   readonly offload: boolean;
+  readonly precision: Precision;
   readonly bucketElements: number;
   /** Micro-batches under way at once, for each part. */
   readonly slots: number;
@@ -42,7 +44,7 @@ export interface Copy {
 }
 
 /** The layout of one rank alone. */
-export function soleRank(configuration: ModelConfiguration): RankLayout {
+export function soleRank(configuration: ModelConfiguration, precision: Precision = "f32"): RankLayout {
   return {
     parts: [wholeModel(configuration)],
     indices: [0],
@@ -51,6 +53,7 @@ export function soleRank(configuration: ModelConfiguration): RankLayout {
     zero: 0,
     recompute: "none",
     offload: false,
+    precision,
     bucketElements: Infinity,
     slots: 1,
     splitWeights: false,

@@ -94,6 +94,8 @@ export type RankMessage =
     readonly learningRate: number;
     readonly milliseconds: number;
     readonly modelFlopsUtilization: number;
+    readonly lossScale?: number;
+    readonly skipped?: number;
     readonly collectiveMilliseconds?: number;
   }
   | { readonly type: "balance"; readonly step: number; readonly shares: readonly number[] }

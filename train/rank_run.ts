@@ -7,6 +7,7 @@ import type { Loader } from "../data/loader.ts";
 import type { Trace } from "../gpu/trace.ts";
 import type { SharedMemoryExecutor } from "../parallel/executor.ts";
 import type { scheduleOf } from "./launch.ts";
+import type { LossScaler } from "./loss_scaling.ts";
 import type { ModelProgram } from "./model_program.ts";
 import type { RankJob, RankMessage } from "./rank_protocol.ts";
 import { microBatchCount } from "./share_batch.ts";
@@ -20,6 +21,8 @@ export interface Run {
   /** What this rank's stage of a pipeline does. */
   readonly schedule: ReturnType<typeof scheduleOf> | undefined;
   readonly model: ModelProgram;
+  /** With f16. */
+  readonly scaler: LossScaler | undefined;
   readonly control: Int32Array;
   readonly microBatch: number;
   readonly training: Loader;

@@ -4,6 +4,7 @@
  */
 
 import { type NamedTensor, openModelFolder, openSafetensors, type TensorReader } from "../data/safetensors.ts";
+import { LossScaler, scalingName } from "./loss_scaling.ts";
 import type { ModelProgram } from "./model_program.ts";
 import { statePrefixes } from "./model_state.ts";
 import type { RankJob } from "./rank_protocol.ts";
@@ -25,6 +26,24 @@ function memoryReader(tensors: readonly NamedTensor[]): TensorReader {
     },
     close() {},
   };
+}
+
+/** The scaler of the loss that a run has, as it was. */
+export function loadScaler(
+  { settings: { precision, lossScale }, state, resumeFolder }: RankJob,
+): LossScaler | undefined {
+  if (precision !== "f16") return undefined;
+  if (state) {
+    const saved = state.optimizer.find(({ name }) => name === scalingName);
+    return new LossScaler(lossScale, saved?.data as Float32Array | undefined);
+  }
+  if (resumeFolder === undefined) return new LossScaler(lossScale);
+  const optimizer = openSafetensors(`${resumeFolder}/optimizer.safetensors`);
+  const saved = new Float32Array(3);
+  const found = optimizer.tensors.has(scalingName);
+  if (found) optimizer.readInto(scalingName, saved);
+  optimizer.close();
+  return new LossScaler(lossScale, found ? saved : undefined);
 }
 
 /** Fills a model with initial weights, or with those (and the optimizer state) of a checkpoint. */

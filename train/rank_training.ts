@@ -19,7 +19,7 @@ import { withModel } from "./rank_model.ts";
 import { controlSlots, patienceOf, type RankJob, type RankMessage } from "./rank_protocol.ts";
 import { beat, doing, type Run, shareOf, sumOverRanks, traceWith } from "./rank_run.ts";
 import { compareSpeeds } from "./rank_speed.ts";
-import { load } from "./rank_state.ts";
+import { load, loadScaler } from "./rank_state.ts";
 import { evaluate, prepare, trainStep } from "./rank_step.ts";
 import { traceSteps } from "./trace_file.ts";
 
@@ -40,9 +40,19 @@ function chooseMicroBatch(device: Device, job: RankJob, options: Omit<ModelGraph
   return 1;
 }
 
+/** Skips a step whose gradients are too large for f16; false if the norm is not finite and that is no remedy. */
+function settleScale({ model, scaler }: Run, gradNorm: number): boolean {
+  const finite = Number.isFinite(gradNorm);
+  if (!scaler) return finite;
+  if (finite) scaler.good();
+  else if (!scaler.overflowed()) return false;
+  model.lossScale = scaler.scale;
+  return true;
+}
+
 /** Trains until the last step or until asked to stop. */
 async function loop(run: Run): Promise<{ step: number; stopped: boolean; regroups: boolean }> {
-  const { job, model, post } = run;
+  const { job, model, scaler, post } = run;
   const { settings, firstStep, sequenceLength } = job;
   // Time of a micro-batch in the first step whose submits were sized, and steps until there is one.
   let reference: number | undefined;
@@ -60,11 +70,14 @@ async function loop(run: Run): Promise<{ step: number; stopped: boolean; regroup
     const start = performance.now();
     const inCollectives = run.executor.milliseconds;
     trace?.next(0, `step ${step}`, "step");
+    const { lossScale } = model;
     await trainStep(run, step);
     const learningRate = learningRateAt(step, settings);
     doing(run, "the optimizer", step);
     const { beta1, beta2, epsilon, weightDecay, clip } = settings;
-    await model.update({ learningRate, beta1, beta2, epsilon, weightDecay, clip, step });
+    // Steps that were skipped are none to the moments.
+    const updates = step - (scaler?.skipped ?? 0);
+    await model.update({ learningRate, beta1, beta2, epsilon, weightDecay, clip, step: updates });
     prepare(run, step + 1, 0);
     doing(run, "reading the gradient norm and the loss", step);
     const gradNorm = await model.gradientNorm();
@@ -78,7 +91,7 @@ async function loop(run: Run): Promise<{ step: number; stopped: boolean; regroup
     ]);
     const tokens = settings.batchSize * sequenceLength;
     const loss = lossSum / tokens;
-    if (!Number.isFinite(loss) || !Number.isFinite(gradNorm)) await failNonFinite(run, step, loss, gradNorm);
+    if (!Number.isFinite(loss) || !settleScale(run, gradNorm)) await failNonFinite(run, step, loss, gradNorm);
     const milliseconds = performance.now() - start;
     const shared = run.executor.milliseconds - inCollectives;
     const utilization = modelFlopsUtilization(job.configuration, { sequenceLength, tokens, milliseconds }, peak);
@@ -90,6 +103,7 @@ async function loop(run: Run): Promise<{ step: number; stopped: boolean; regroup
       learningRate,
       milliseconds,
       modelFlopsUtilization: utilization,
+      ...(scaler ? { lossScale, skipped: scaler.skipped } : {}),
     } as const;
     post(model.model.layout.world > 1 ? { ...told, collectiveMilliseconds: shared } : told);
     beat(run);
@@ -158,12 +172,15 @@ export async function trainOnRank(job: RankJob, post: (message: RankMessage) => 
           memory: describeBytes(plan),
         });
         const count = settings.evalBatches * settings.batchSize;
+        const scaler = loadScaler(job);
+        model.lossScale = scaler?.scale ?? 1;
         return loop({
           job,
           executor,
           shares: job.copies.map(({ share }) => share),
           schedule: total > 1 ? scheduleOf(mesh, rank, settings, copy) : undefined,
           model,
+          scaler,
           control: new Int32Array(job.control),
           microBatch: batch,
           training: createLoader(data.train, { sequenceLength, seed: settings.seed }),

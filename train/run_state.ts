@@ -5,6 +5,7 @@
 
 import { openCheckpoint } from "./checkpoint.ts";
 import { makeCheckpointMemory } from "./launch.ts";
+import { scalingName } from "./loss_scaling.ts";
 import type { JobState } from "./make_jobs.ts";
 import type { PreparedRun } from "./prepare_run.ts";
 import type { CheckpointMemory } from "./rank_protocol.ts";
@@ -29,13 +30,13 @@ export class RunState {
   saved: string | undefined;
 
   constructor(prepared: PreparedRun, machines: number) {
-    const { firstStep, resumeFolder } = prepared;
+    const { firstStep, resumeFolder, configuration, picked } = prepared;
     this.#prepared = prepared;
     this.#step = firstStep;
     // What lies on the disk of this machine need not be what lies on another's.
     this.#name = resumeFolder === undefined ? begun : `${firstStep} ${crypto.randomUUID()}`;
     if (resumeFolder !== undefined) this.saved = this.#name;
-    this.#memories = Array.from({ length: machines > 1 ? 2 : 1 }, () => makeCheckpointMemory(prepared.configuration));
+    this.#memories = Array.from({ length: machines > 1 ? 2 : 1 }, () => makeCheckpointMemory(configuration, picked));
   }
 
   /** Steps behind the newest whole state. */
@@ -81,7 +82,10 @@ export class RunState {
     if (resumeFolder === undefined) throw new Error("There is no state to give to other machines yet");
     const checkpoint = await openCheckpoint(resumeFolder);
     for (const { name, data } of memory.weights) checkpoint.weights.readInto(name, data);
-    for (const { name, data } of memory.optimizer) checkpoint.optimizer!.readInto(name, data);
+    for (const { name, data } of memory.optimizer) {
+      // A run of another precision has not got it.
+      if (name !== scalingName || checkpoint.optimizer!.tensors.has(name)) checkpoint.optimizer!.readInto(name, data);
+    }
     checkpoint.close();
     this.filled(memory, this.#step, this.#name);
     return memory;

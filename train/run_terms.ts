@@ -27,6 +27,8 @@ const common: readonly SettingName[] = [
   "beta2",
   "epsilon",
   "clip",
+  "precision",
+  "lossScale",
   "dropout",
   "seed",
   "evalInterval",

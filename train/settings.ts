@@ -5,6 +5,7 @@
 
 import { nearest } from "../data/nearest.ts";
 import { UserError } from "../errors.ts";
+import { fixedScale } from "./loss_scaling.ts";
 import { type Option, trainOptions } from "./options.ts";
 
 /** Names of settings. */
@@ -119,6 +120,13 @@ export function completeSettings(...given: readonly GivenSettings[]): CompleteSe
   // Of a run that is resumed for fewer steps than it meant to warm up, the warm-up just does not end.
   if (given[0]?.warmupSteps !== undefined && complete.warmupSteps > complete.steps) {
     throw new UserError(`--warmup-steps ${complete.warmupSteps} is more than --steps ${complete.steps}: lower it`);
+  }
+  if (fixedScale(complete.lossScale) !== undefined && complete.precision !== "f16") {
+    if (given[0]?.lossScale !== undefined) {
+      throw new UserError(`--loss-scale is for --precision f16: in ${complete.precision} no gradient is too small`);
+    }
+    // A run that is resumed in another precision does without.
+    complete.lossScale = trainOptions.lossScale.fallback;
   }
   if (complete.minLearningRate > complete.learningRate) {
     throw new UserError(

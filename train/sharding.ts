@@ -9,7 +9,8 @@ import type { Graph, Op } from "../graph/graph.ts";
 import type { Tensor } from "../graph/tensor.ts";
 import { accumulate } from "../kernels/accumulate.ts";
 import { fillZero } from "../kernels/fill_zero.ts";
-import { type BankOptions, bankUnit, hostNames, type ParameterBank, reduceInside } from "./parameter_banks.ts";
+import { type BankOptions, bankUnit, hostNames, type ParameterBank } from "./parameter_banks.ts";
+import { reduceInside } from "./reduce_gradients.ts";
 
 /** A bank's tensors anew, as activations: the flat one, and by the tensors whose places the members take. */
 function transientBank(
@@ -17,7 +18,7 @@ function transientBank(
   { flat, members }: { flat: Tensor; members: readonly Tensor[] },
   unit: number,
 ): { flat: Tensor; replaced: Map<Tensor, Tensor> } {
-  const own = members.map(({ name, shape }) => graph.tensor(name, shape, "activation"));
+  const own = members.map(({ name, shape, dtype }) => graph.tensor(name, shape, "activation", { dtype }));
   return {
     flat: graph.bank(flat.name, "activation", own, unit),
     replaced: new Map(members.map((member, i) => [member, own[i]])),

@@ -4,12 +4,13 @@
  */
 
 import { collective } from "../graph/collective.ts";
-import type { Tensor } from "../graph/tensor.ts";
+import { elementCount, type Tensor } from "../graph/tensor.ts";
 import { adamw } from "../kernels/adamw.ts";
 import { fillZero } from "../kernels/fill_zero.ts";
 import { sumOfSquares } from "../kernels/sum_of_squares.ts";
 import type { GraphBuilder } from "./graph_builder.ts";
-import { hostNames, type ParameterBank, reduceGradients } from "./parameter_banks.ts";
+import { hostNames, type ParameterBank } from "./parameter_banks.ts";
+import { reduceGradients } from "./reduce_gradients.ts";
 
 /** The collectives that sum gradients over ranks: under way in backward, or behind it where parts depend on each other. */
 export function addReductions({ graph, layout, banks, bankOptions }: GraphBuilder): void {
@@ -49,12 +50,12 @@ export function addUpdate(builder: GraphBuilder, squares: Tensor, hyper: Tensor)
     const runs = shards.map(({ counted }) => counted);
     graph.add(sumOfSquares, shards.map(({ gradients }) => gradients), { runs }, { outputs: [squares] });
     if (layout.world > 1) {
-      graph.add(collective, [squares], { kind: "allReduce", group: "world", start: 0, length: 1 }, {
+      graph.add(collective, [squares], { kind: "allReduce", group: "world" }, {
         name: "all-reduce of the gradient norm",
         outputs: [squares],
       });
     }
-    banks.forEach((bank, i) => updateBank(builder, bank, hyper, squares, i === 0));
+    for (const bank of banks) updateBank(builder, bank, hyper, squares);
   });
 }
 
@@ -63,20 +64,28 @@ function updateBank(
   { name, weights, gradients, length, optimizer }: ParameterBank,
   hyper: Tensor,
   squares: Tensor,
-  countsSkips: boolean,
 ): void {
-  const { owned, decayed, weightsStart, gradientsStart, firstMoment, secondMoment, ...shard } = optimizer!;
-  const inHost = offload ? [["firstMoment", firstMoment], ["secondMoment", secondMoment]] as const : [];
-  for (const [kind, moment] of inHost) {
-    const attributes = { kind: "fromHost", group: hostNames[kind](name), shape: moment.shape } as const;
-    graph.add(collective, [], attributes, { name: `fetch of the ${moment.name}`, outputs: [moment] });
+  const { owned, decayed, weightsStart, gradientsStart, firstMoment, secondMoment, copy, ...shard } = optimizer!;
+  const masters = copy ? [["master", shard.weights] as const] : [];
+  const inHost = offload
+    ? [...masters, ["firstMoment", firstMoment] as const, ["secondMoment", secondMoment] as const]
+    : [];
+  for (const [kind, state] of inHost) {
+    const attributes = { kind: "fromHost", group: hostNames[kind](name), shape: state.shape } as const;
+    graph.add(collective, [], attributes, { name: `fetch of the ${state.name}`, outputs: [state] });
   }
   const state = [shard.weights, shard.gradients, firstMoment, secondMoment];
-  const attributes = { decayed, weightsStart, gradientsStart, countsSkips };
-  graph.add(adamw, [...state, hyper, squares], attributes, { outputs: state });
-  for (const [kind, moment] of inHost) {
-    graph.add(collective, [moment], { kind: "toHost", group: hostNames[kind](name) }, {
-      name: `store of the ${moment.name}`,
+  const attributes = {
+    decayed,
+    weightsStart,
+    gradientsStart,
+    ...(copy ? { copy: { dtype: copy.tensor.dtype, elements: elementCount(copy.tensor), start: copy.start } } : {}),
+  };
+  const outputs = copy ? [...state, copy.tensor] : state;
+  graph.add(adamw, [...state, hyper, squares], attributes, { outputs });
+  for (const [kind, state] of inHost) {
+    graph.add(collective, [state], { kind: "toHost", group: hostNames[kind](name) }, {
+      name: `store of the ${state.name}`,
     });
   }
   if (zero === 1) graph.add(fillZero, [], { shape: [length] }, { outputs: [gradients!] });
@@ -90,6 +99,6 @@ function updateBank(
     // No barrier of its own: others read it behind the sum of the step's losses over all ranks, and have read what was
     // there before ahead of the sum of the gradient norm.
     const attributes = { kind: "toHost", group: hostNames.weights(name), start: owned.start } as const;
-    graph.add(collective, [shard.weights], attributes, { name: `store of ${name}` });
+    graph.add(collective, [copy?.tensor ?? shard.weights], attributes, { name: `store of ${name}` });
   }
 }

@@ -7,14 +7,15 @@ import { prepare } from "../data/prepare.ts";
 import { messageOf, UserError } from "../errors.ts";
 import { noDeviceError } from "../gpu/open.ts";
 import { listSelections } from "../gpu/select.ts";
+import type { Precision } from "../graph/tensor.ts";
 import { worldSize } from "../parallel/mesh.ts";
 import { parseDevices } from "./launch.ts";
 import { allLayouts, type Layout, parseLayout } from "./layouts.ts";
 import { completeSettings, type GivenSettings } from "./settings.ts";
 import { train } from "./trainer.ts";
 
-/** The law: losses of a layout are within this of those of one rank, relatively. */
-export const lossBound = 1e-4;
+/** The law: losses of a layout are within this of those of one rank, relatively. Halves are rounded in other places. */
+export const lossBounds: Readonly<Record<Precision, number>> = { f32: 1e-4, f16: 1e-3, bf16: 5e-3 };
 
 /** What came of one layout. */
 export interface LayoutCheck {
@@ -22,6 +23,8 @@ export interface LayoutCheck {
   readonly layout: string;
   /** Largest relative difference of a loss from one rank's; undefined if the layout did not train. */
   readonly difference: number | undefined;
+  /** Largest difference that passes. */
+  readonly bound: number;
   /** True if the difference is within the bound. */
   readonly passed: boolean;
   /** Why it did not train. */
@@ -89,10 +92,15 @@ async function lossesOf(settings: GivenSettings, signal: AbortSignal | undefined
   return [...losses, result.validationLoss];
 }
 
-function compare(layout: string, losses: readonly number[], reference: readonly number[]): LayoutCheck {
+function compare(
+  layout: string,
+  losses: readonly number[],
+  reference: readonly number[],
+  bound: number,
+): LayoutCheck {
   const difference = Math.max(...reference.map((loss, i) => Math.abs(losses[i] / loss - 1)));
   // What is not a number has not passed.
-  return { layout, difference, passed: difference <= lossBound, failure: undefined };
+  return { layout, difference, bound, passed: difference <= bound, failure: undefined };
 }
 
 /** The layouts to train, none with more ranks than there are. */
@@ -115,6 +123,7 @@ export async function verifyLayouts(given: GivenSettings, options: VerifyOptions
   const { layouts: text = "all", onStart = () => {}, onCheck = () => {}, onMessage = () => {}, signal } = options;
   const devices = ranksOf(given, onMessage);
   const layouts = layoutsFor(text, devices.length);
+  const bound = lossBounds[completeSettings(given).precision];
   const folder = Deno.makeTempDirSync({ prefix: "muster-verify-" });
   let count = 0;
   try {
@@ -141,7 +150,7 @@ export async function verifyLayouts(given: GivenSettings, options: VerifyOptions
       onStart(name, i + 1, layouts.length);
       let check: LayoutCheck;
       try {
-        check = compare(name, await run(settings, worldSize(mesh)), losses);
+        check = compare(name, await run(settings, worldSize(mesh)), losses, bound);
       } catch (error) {
         // What was asked for by name must be possible.
         if (error instanceof UserError && text.trim() !== "all") throw error;
@@ -149,13 +158,13 @@ export async function verifyLayouts(given: GivenSettings, options: VerifyOptions
           leftOut.push({ layout: name, reason: error.message });
           continue;
         }
-        check = { layout: name, difference: undefined, passed: false, failure: messageOf(error) };
+        check = { layout: name, difference: undefined, bound, passed: false, failure: messageOf(error) };
       }
       if (signal?.aborted) break;
       checks.push(check);
       onCheck(check);
     }
-    return { bound: lossBound, losses, checks, leftOut };
+    return { bound, losses, checks, leftOut };
   } finally {
     Deno.removeSync(folder, { recursive: true });
   }

@@ -57,7 +57,7 @@ Deno.test("checkDevices() tells GPUs that open, that do not, that offer too litt
   assert.equal(one.findings[0].found, "Fast Card, discrete, driver 1, 8.00 GiB");
   assert.equal(
     one.findings[1].found,
-    "subgroups of 32, bindings of 1.00 GiB, buffers of 1.00 GiB, workgroups of 1024 with 32 KiB",
+    "subgroups of 32, no f16 (--precision bf16 works), bindings of 1.00 GiB, buffers of 1.00 GiB, workgroups of 1024 with 32 KiB",
   );
 
   const shut = { ...device, index: 1, facts: undefined, reason: "it cannot be told from the others" };

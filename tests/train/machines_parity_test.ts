@@ -17,17 +17,19 @@ const layouts: [string, readonly GivenSettings[], GivenSettings][] = [
   ["2 of 2, zero 3", [two, two], { zero: "3" }],
   ["2 of tp 2", [two, two], { tp: 2 }],
   ["2 of pp 2", [two, two], { pp: 2, microBatches: 3 }],
+  ["2 of 2, f16, zero 1", [two, two], { precision: "f16", zero: "1" }],
 ];
 
 Deno.test("machines train as one rank does, and all of them tell the same bits", async (t) => {
   await inFolder(async (folder) => {
-    const references = new Map<number, ReturnType<typeof lossesOf>>();
+    const references = new Map<string, ReturnType<typeof lossesOf>>();
     for (const [name, own, shared] of layouts) {
       await t.step(name, async () => {
-        const { batchSize = 12 } = shared;
-        if (!references.has(batchSize)) {
-          const [alone] = await trainHere(folder, [{ ...model, batchSize }]);
-          references.set(batchSize, lossesOf(alone));
+        const { batchSize = 12, precision = "f32" } = shared;
+        const key = `${batchSize} ${precision}`;
+        if (!references.has(key)) {
+          const [alone] = await trainHere(folder, [{ ...model, batchSize, precision }]);
+          references.set(key, lossesOf(alone));
         }
         const terms = together(folder, own.length, { ...model, ...shared });
         const [first, ...others] = await trainHere(
@@ -37,7 +39,7 @@ Deno.test("machines train as one rank does, and all of them tell the same bits",
         const numbers = (events: typeof first) =>
           [...only(events, "step"), ...only(events, "evaluation")].map((event) => [event.step, event.loss]);
         assert.equal(lossesOf(first).size, 6);
-        sameLosses(lossesOf(first), references.get(batchSize)!);
+        sameLosses(lossesOf(first), references.get(key)!);
         for (const events of others) assert.deepEqual(numbers(events), numbers(first));
         assert.equal(only(first, "world").length, 1);
       });

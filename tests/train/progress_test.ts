@@ -113,3 +113,12 @@ Deno.test("plots hold every validation point inside the frame, for one step as f
     assert.match(text, new RegExp(`step ${count}`));
   }
 });
+
+Deno.test("with f16 the loss scale is shown, and how many steps were skipped", () => {
+  const scaled = (skipped: number) =>
+    report([start, { ...step(1), lossScale: 32768, skipped } as TrainEvent], { isTerminal: false });
+  assert.match(scaled(0), /tokens\/s .* loss scale 32,768 {2}\d+ s left/);
+  assert.match(scaled(1), /loss scale 32,768, 1 step skipped {2}/);
+  assert.match(scaled(3), /loss scale 32,768, 3 steps skipped {2}/);
+  assert.doesNotMatch(report([start, step(1)], { isTerminal: false }), /loss scale/);
+});

@@ -22,7 +22,7 @@ Deno.test("no checkpoint is begun in the other memory before the coordinator has
     control,
     commits: 0,
     post: (message: RankMessage) => told.push(message),
-    model: { program: {}, model: { layout: { data: { index: 1 }, zero: 0 } } },
+    model: { program: {}, model: { banks: [], layout: { data: { index: 1 }, zero: 0 } } },
     executor: {
       status: { doing() {}, beat() {} },
       meet() {},
