@@ -15,7 +15,7 @@ import { crossEntropy, crossEntropyOfShares, crossEntropyShare } from "../kernel
 import { dropout } from "../kernels/dropout.ts";
 import { embedding, sortTokens } from "../kernels/embedding.ts";
 import { fillZero } from "../kernels/fill_zero.ts";
-import { gelu } from "../kernels/gelu.ts";
+import { gelu, geluGradient } from "../kernels/gelu.ts";
 import { layernorm } from "../kernels/layernorm.ts";
 import { matmul } from "../kernels/matmul.ts";
 import { normWeightGradient } from "../kernels/norm_weight_gradient.ts";
@@ -182,6 +182,7 @@ function elementwises(): KernelCase[] {
   fillHyper(hyper, step);
   return [
     make(gelu, shape, [x], {}),
+    make(geluGradient, shape, [x, x], {}),
     make(silu, shape, [x], {}),
     make(swiglu, shape, [[many, 2 * hidden]], {}),
     make(residualAdd, shape, [x, x], {}, { gradient: false }),

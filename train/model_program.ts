@@ -10,7 +10,7 @@ import type { NamedTensor, TensorReader } from "../data/safetensors.ts";
 import { UserError } from "../errors.ts";
 import type { Device } from "../gpu/device.ts";
 import type { Run } from "../graph/collective.ts";
-import { assertFits } from "../graph/plan.ts";
+import { assertFits, type Plan } from "../graph/plan.ts";
 import type { CollectiveExecutor } from "../graph/executor.ts";
 import { Program } from "../graph/program.ts";
 import { toHalves } from "../graph/halves.ts";
@@ -67,21 +67,24 @@ export class ModelProgram {
     this.#counts = new Uint32Array(model.options.configuration.vocabularySize + 1);
   }
 
-  /** Builds, plans (refusing what does not fit the device's memory) and makes the program. Weights are still zero. */
+  /** Tells of the plan and of each kernel compiled. Builds, plans (refusing what does not fit the device's memory) and makes the program. Weights are still zero. */
   static async create(
     device: Device,
     options: ModelGraphOptions,
     executor?: CollectiveExecutor,
-    compiled?: (done: number, total: number) => void,
+    told: { planned?: (plan: Plan) => void; compiled?: (done: number, total: number) => void } = {},
   ): Promise<ModelProgram> {
     checkPrecision(device, options);
     const { memoryBytes } = device.capabilities;
     const model = buildModelGraph(options);
     const program = await Program.create(device, model.graph, {
-      check: (plan) => assertFits(plan, memoryBytes),
+      check(plan) {
+        assertFits(plan, memoryBytes);
+        told.planned?.(plan);
+      },
       compiled(done, total) {
         executor?.alive?.();
-        compiled?.(done, total);
+        told.compiled?.(done, total);
       },
     });
     program.executor = executor;

@@ -5,6 +5,7 @@
 
 import type { Device } from "../gpu/device.ts";
 import { openDevice } from "../gpu/open.ts";
+import type { Plan } from "../graph/plan.ts";
 import { SharedMemoryExecutor } from "../parallel/executor.ts";
 import { faultAt } from "./faults.ts";
 import { ModelProgram } from "./model_program.ts";
@@ -15,6 +16,8 @@ import { packFailure, type RankJob, type RankMessage } from "./rank_protocol.ts"
 export interface ModelWork<T> {
   /** What to build on the device. */
   readonly options: (device: Device) => ModelGraphOptions;
+  /** Told what is built and how large it is, before kernels are compiled and memory is taken. */
+  readonly planned?: (device: Device, options: ModelGraphOptions, plan: Plan) => void;
   /** Fills in the weights. */
   readonly load: (model: ModelProgram) => void;
   /** Begins when all ranks have loaded theirs. */
@@ -54,7 +57,11 @@ export async function withModel<T>(
     device = await openDevice({ selection });
     post({ type: "opened" });
     status.doing(rank, "making its program");
-    model = await ModelProgram.create(device, work.options(device), executor, compileReporter(post));
+    const opened = device;
+    const options = work.options(opened);
+    const compiled = compileReporter(post);
+    const planned = (plan: Plan) => work.planned?.(opened, options, plan);
+    model = await ModelProgram.create(device, options, executor, { planned, compiled });
     status.doing(rank, "loading its weights");
     work.load(model);
     // What ranks share in host memory is there from here on.

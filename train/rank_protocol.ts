@@ -80,7 +80,7 @@ export type RankMessage =
   | { readonly type: "opened" }
   | { readonly type: "compile"; readonly done: number; readonly total: number; readonly seconds: number }
   | {
-    readonly type: "ready";
+    readonly type: "planned";
     readonly device: string;
     readonly microBatchSize: number;
     readonly bytes: number;

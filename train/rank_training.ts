@@ -146,7 +146,7 @@ export async function trainOnRank(job: RankJob, post: (message: RankMessage) => 
   const { settings, configuration, sequenceLength, mesh, rank } = job;
   // What all ranks know alike, rank 0 tells.
   const tell = (message: RankMessage) => {
-    const own = ["opened", "ready", "trace", "done", "failing"].includes(message.type);
+    const own = ["opened", "planned", "trace", "done", "failing"].includes(message.type);
     if (own || rank === 0) post(message);
   };
   const copy = job.copies[job.copy];
@@ -159,18 +159,19 @@ export async function trainOnRank(job: RankJob, post: (message: RankMessage) => 
         const options = { configuration, sequenceLength, segments, dropout: settings.dropout, layout };
         return { ...options, batch: chooseMicroBatch(device, job, options) };
       },
-      load: (model) => load(model, job),
-      run(model, executor) {
-        const { options: { batch }, layout: { total } } = model.model;
-        const { device, plan } = model.program;
-        executor.status.allow(rank, patienceOf(settings).usual);
+      planned: ({ capabilities }, { batch }, plan) =>
         tell({
-          type: "ready",
-          device: device.capabilities.name,
+          type: "planned",
+          device: capabilities.name,
           microBatchSize: batch,
           bytes: plan.totalBytes,
           memory: describeBytes(plan),
-        });
+        }),
+      load: (model) => load(model, job),
+      run(model, executor) {
+        const { options: { batch }, layout: { total } } = model.model;
+        const { device } = model.program;
+        executor.status.allow(rank, patienceOf(settings).usual);
         const count = settings.evalBatches * settings.batchSize;
         const scaler = loadScaler(job);
         model.lossScale = scaler?.scale ?? 1;

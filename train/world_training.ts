@@ -139,17 +139,17 @@ function listener(
   const { settings, picked, pick, run, configuration, sequenceLength, mesh } = prepared;
   const tokensPerStep = settings.batchSize * sequenceLength;
   const leads = world.machine.rank === 0;
-  const ready = new Map<number, Extract<RankMessage, { type: "ready" }>>();
+  const planned = new Map<number, Extract<RankMessage, { type: "planned" }>>();
   const saved = () => {
     Atomics.add(control, controlSlots.saved, 1);
     Atomics.notify(control, controlSlots.saved);
   };
   return (rank, data) => {
     switch (data.type) {
-      case "ready": {
-        ready.set(rank, data);
-        if (ready.size < jobs.length) return;
-        const all = jobs.map((_, rank) => ready.get(rank)!);
+      case "planned": {
+        planned.set(rank, data);
+        if (planned.size < jobs.length) return;
+        const all = jobs.map((_, rank) => planned.get(rank)!);
         const largest = all.reduce((a, b) => b.bytes > a.bytes ? b : a);
         const device = [...new Set(all.map(({ device }) => device))].join(", ");
         record.nameTracks(device, world.machine.size > 1 ? 1 + mesh.pipeline * mesh.tensor : 0);
@@ -170,6 +170,8 @@ function listener(
       }
       case "compile": {
         const { done, total, seconds } = data;
+        // The start comes first, when all have told of their plans.
+        if (planned.size < jobs.length) return;
         return record.tell({ event: "compile", done, total, seconds });
       }
       case "step": {

@@ -228,7 +228,7 @@ Deno.test({
       };
       const alone = await losses("0", "alone");
       // The first look at the speeds is behind the fourth step.
-      const both = await losses("0,1", "both", { MUSTER_FAULT: "rank=1,step=4,kind=slow:3" });
+      const both = await losses("0,1", "both", { MUSTER_FAULT: "rank=1,step=4,kind=slow:8" });
       assert.deepEqual(both.balance, [{ event: "balance", step: 4, shares: [11, 1] }]);
       assert.equal(both.losses.length, 8);
       both.losses.forEach((loss, i) => assert.ok(Math.abs(loss / alone.losses[i] - 1) < 1e-4, `${i}: ${loss}`));
