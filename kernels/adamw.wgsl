@@ -16,6 +16,8 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
   // By bits: comparisons and arithmetic on NaN and infinity may be optimized away.
   if ((bitcast<u32>(squares) & 0x7f800000u) == 0x7f800000u) {
     store_gradients(i, vec4f(0.0));
+[copy]    // What shards send on lives only for this step: it holds nothing yet.
+[copy]    store_copy(i, load_weights(i));
     return;
   }
   // (learningRate, beta1, beta2, epsilon), (weightDecay, 1/(1-beta1^t), 1/sqrt(1-beta2^t), clip), (1-beta1, 1-beta2, gradientScale)

@@ -70,3 +70,10 @@ Deno.test("a copy of the weights in bf16 holds the new weights, rounded", async 
   assert.deepEqual(half.subarray(128), rounded);
   assert.ok(half.subarray(0, 128).every((x) => x === 0));
 });
+
+Deno.test("a step that is skipped writes the copy too, of the weights as they were: its memory may have been another's", async () => {
+  const { half } = await step({ gradients: normal("g", 1), squares: Infinity, copy: true });
+  const rounded = new Float32Array(length);
+  fromHalves(toHalves(normal("w", 1), "bf16"), "bf16", rounded);
+  assert.deepEqual(half.subarray(128), rounded);
+});
