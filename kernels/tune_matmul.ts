@@ -4,6 +4,7 @@
  * @module
  */
 
+import { MachineError, messageOf } from "../errors.ts";
 import type { ProductVariant, ProductVariants } from "../gpu/capabilities.ts";
 import type { Device } from "../gpu/device.ts";
 import { Graph } from "../graph/graph.ts";
@@ -159,7 +160,7 @@ async function millisecondsOf(device: Device, programs: readonly Program[]): Pro
   return best;
 }
 
-/** Tells whether a variant may be timed, by its numbers and the time that it takes to compile; else why not. */
+/** Why a variant is not timed: it does not compile, takes too long to, or has wrong numbers; undefined if it is. */
 async function reasonAgainst(
   device: Device,
   kind: { layout: MatmulLayout; b: DataType },
@@ -167,7 +168,15 @@ async function reasonAgainst(
   expected: Float32Array,
 ): Promise<string | undefined> {
   const start = performance.now();
-  const actual = await numbersOf(device, kind.layout, kind.b, variant);
+  let actual: Float32Array;
+  try {
+    actual = await numbersOf(device, kind.layout, kind.b, variant);
+  } catch (error) {
+    // Others may do, unless it took the device with it.
+    device.check();
+    if (error instanceof MachineError) return messageOf(error);
+    throw error;
+  }
   const seconds = (performance.now() - start) / 1e3;
   if (seconds > mostCompileSeconds) return `took ${seconds.toFixed(1)} s to compile`;
   const error = difference(actual, expected);
