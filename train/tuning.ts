@@ -94,22 +94,40 @@ export function writeTuning(selection: Selection, mode: TuningMode, tuning: Tuni
   return stored;
 }
 
+/** How a device's tuning is come by. */
+interface TuningHooks {
+  /** Also where there is one. */
+  readonly again?: boolean;
+  /** Told before it is made. */
+  readonly begin?: () => void;
+  /** Told why it could not be kept; a failure if left out. */
+  readonly unkept?: (reason: string) => void;
+  /** Makes it (tests have another). */
+  readonly tune?: typeof tuneInWorker;
+}
+
 /** The device's tuning: read, or (also if less was tried than is asked for, or `again`) made and kept. */
 export async function tuningOf(
   selection: Selection,
   mode: TuningMode,
-  { again = false, begin = () => {} }: { again?: boolean; begin?: () => void } = {},
+  { again = false, begin = () => {}, unkept, tune = tuneInWorker }: TuningHooks = {},
 ): Promise<StoredTuning> {
   const stored = again ? undefined : readTuning(selection);
   if (stored && (mode === "quick" || stored.mode === "full")) return stored;
   begin();
-  const made = await tuneInWorker(selection, mode);
+  const made = await tune(selection, mode);
   if ("reason" in made) {
     throw new MachineError(
       `${selection.device?.name ?? "The GPU"} cannot be tuned: ${made.reason}; --tune off does without`,
     );
   }
-  return writeTuning(selection, mode, made);
+  try {
+    return writeTuning(selection, mode, made);
+  } catch (error) {
+    if (!unkept) throw error;
+    unkept(messageOf(error));
+    return { key: keyOf(selection), mode, ...made };
+  }
 }
 
 /** Selections with what the tuner chose for their devices. `MUSTER_TUNE=off` leaves it out whatever is asked for. */
@@ -125,7 +143,8 @@ export async function tuneSelections(
     if (found.has(file)) continue;
     const name = selection.device?.name ?? "the GPU";
     const begin = () => report(`tuning matrix products for ${name}, once (--tune off does without) …`);
-    found.set(file, (await tuningOf(selection, mode, { begin })).products);
+    const unkept = (reason: string) => report(`${reason}; this run goes on with what was found`);
+    found.set(file, (await tuningOf(selection, mode, { begin, unkept })).products);
   }
   return selections.map((selection) => ({ ...selection, products: found.get(tuningFile(selection))! }));
 }

@@ -68,3 +68,14 @@ Deno.test("a damaged tuning, one of another Deno and one with impossible variant
     Deno.writeTextFileSync(file, JSON.stringify(good));
     assert.deepEqual(readTuning(selection)?.products, tuning.products);
   }));
+
+Deno.test("a tuning that cannot be kept is a failure only where it was the aim", () =>
+  withCache(async () => {
+    Deno.writeTextFileSync(`${Deno.env.get("MUSTER_CACHE")}/tuning`, "a file where the folder should be");
+    const tune = () => Promise.resolve(tuning);
+    await assert.rejects(tuningOf(selection, "quick", { tune }), /Cannot write .*--tune off does without/);
+    const told: string[] = [];
+    const { products } = await tuningOf(selection, "quick", { tune, unkept: (reason) => told.push(reason) });
+    assert.deepEqual(products, tuning.products);
+    assert.match(told.join(), /^Cannot write /);
+  }));
