@@ -42,10 +42,16 @@ export function bindingsOf({ windows }: Dispatch): string {
 
 /**
  * Replaces dispatches that read images by ones that know which, and returns the shapes of all images. A dispatch finds what an
- * earlier one of the same stretch had copied, unless that was written since; of each shape there are as many textures as one
- * dispatch reads, and the one that was used longest ago is filled anew.
+ * earlier one of the same stretch had copied, unless that was written since, itself or as another tensor of the same memory (a
+ * view, a bank); of each shape there are as many textures as one dispatch reads, and the one that was used longest ago is
+ * filled anew.
+ *
+ * @param blocksOf the memory of a tensor
  */
-export function assignImages<R extends Reader>(stretches: readonly { readonly dispatches: R[] }[]): ImageShape[] {
+export function assignImages<R extends Reader>(
+  stretches: readonly { readonly dispatches: R[] }[],
+  blocksOf: (tensor: Tensor) => readonly number[],
+): ImageShape[] {
   const shapes: ImageShape[] = [];
   for (const { dispatches } of stretches) {
     const held = new Map<number, { tensor: Tensor; start: number; used: number }>();
@@ -53,7 +59,10 @@ export function assignImages<R extends Reader>(stretches: readonly { readonly di
       if (/[fh]/.test(bindingsOf(dispatch))) {
         dispatches[time] = { ...dispatch, images: assign(dispatch, time, shapes, held) };
       }
-      for (const [image, { tensor }] of held) if (dispatch.op.outputs.includes(tensor)) held.delete(image);
+      const written = new Set(dispatch.op.outputs.flatMap(blocksOf));
+      for (const [image, { tensor }] of held) {
+        if (blocksOf(tensor).some((block) => written.has(block))) held.delete(image);
+      }
     });
   }
   return shapes;

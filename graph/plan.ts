@@ -121,7 +121,8 @@ export function makePlan(graph: Graph, capabilities: Capabilities, chunkBytes = 
   };
   const placements = graph.tensors.map((tensor) => layout.parts[tensor.id].map((part) => place(part, tensor)));
 
-  const images = assignImages([...segments.values()].flat());
+  const blocksOf = (tensor: Tensor) => layout.parts[tensor.id].map(({ block }) => block);
+  const images = assignImages([...segments.values()].flat(), blocksOf);
   const imageBytes = images.reduce((sum, { width, height, halves }) => sum + (halves ? 8 : 16) * width * height, 0);
   const bytes: Record<Role, number> = {
     parameter: 0,

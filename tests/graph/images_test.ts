@@ -1,7 +1,9 @@
 import assert from "node:assert/strict";
-import { assignImages, bindingsOf, imageOf } from "../../graph/images.ts";
-import { Graph } from "../../graph/graph.ts";
+import { genericCapabilities } from "../../gpu/capabilities.ts";
 import { windowOf } from "../../graph/dispatch.ts";
+import { Graph, type OpDefinition } from "../../graph/graph.ts";
+import { assignImages, bindingsOf, imageOf } from "../../graph/images.ts";
+import { makePlan } from "../../graph/plan.ts";
 import type { Tensor } from "../../graph/tensor.ts";
 
 const graph = new Graph();
@@ -19,7 +21,7 @@ const reader = (a: Tensor, b: Tensor, output: Tensor) => ({
 Deno.test("an image is filled once, until its tensor is written; two of a shape are kept for two operands", () => {
   const [a, b, c, d] = ["a", "b", "c", "d"].map((name) => tensor(name, [8, 64]));
   const stretch = { dispatches: [reader(a, b, c), reader(b, a, d), reader(a, c, b), reader(a, b, d)] };
-  const shapes = assignImages([stretch]);
+  const shapes = assignImages([stretch], ({ id }) => [id]);
   assert.deepEqual(shapes, [{ width: 16, height: 8, halves: false }, { width: 16, height: 8, halves: false }]);
   const uses = stretch.dispatches.map((dispatch) =>
     (dispatch as { images?: readonly ({ image: number; copy: boolean } | undefined)[] }).images!.slice(0, 2)
@@ -31,6 +33,24 @@ Deno.test("an image is filled once, until its tensor is written; two of a shape 
     [{ image: 0, copy: false }, { image: 1, copy: true }],
   ]);
   assert.equal(bindingsOf(stretch.dispatches[0]), "ffb");
+});
+
+Deno.test("an image is filled anew where its tensor was written as another of the same memory", () => {
+  const own = new Graph();
+  const [whole, b, c] = ["whole", "b", "c"].map((name) => own.tensor(name, [128, 64], "input"));
+  const half = own.rows(whole, 64, 64);
+  const product: OpDefinition<object> = {
+    name: "product",
+    infer: ([a]) => [{ shape: a.shape }],
+    lower: ({ inputs, outputs }) => [reader(inputs[0], inputs[1], outputs[0])],
+  };
+  own.segment("test", () => {
+    own.add(product, [whole, b], {}, { outputs: [c] });
+    own.add(product, [b, c].map((tensor) => own.rows(tensor, 0, 64)), {}, { outputs: [half] });
+    own.add(product, [whole, b], {}, { outputs: [c] });
+  });
+  const [{ dispatches }] = makePlan(own, genericCapabilities).segments.get("test")!;
+  assert.deepEqual(dispatches[2].images!.map((use) => use?.copy), [true, false, undefined]);
 });
 
 Deno.test("rows that are no whole 256 bytes, and too many of them, are no image", () => {
