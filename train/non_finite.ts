@@ -3,6 +3,7 @@
  * @module
  */
 
+import { fixedScale } from "./loss_scaling.ts";
 import { MachineError } from "../errors.ts";
 import { StoppedError } from "../parallel/status.ts";
 import type { ModelProgram } from "./model_program.ts";
@@ -70,7 +71,7 @@ async function firstNonFinite(
 export async function failNonFinite(run: Run, step: number, loss: number, gradNorm: number): Promise<never> {
   doing(run, `the search for what was not finite in step ${step}`);
   const what = Number.isFinite(loss) ? `the gradient norm is ${gradNorm}` : `the loss is ${loss}`;
-  const { settings: { batchSize }, sequenceLength, rank } = run.job;
+  const { settings: { batchSize, lossScale }, sequenceLength, rank } = run.job;
   const { total, world } = run.model.model.layout;
   let where = "run it with --pp 1 to learn where it first appeared";
   // A pipeline's stages would have to go through the schedule again together: they are told apart by --pp 1.
@@ -97,8 +98,12 @@ export async function failNonFinite(run: Run, step: number, loss: number, gradNo
     } else where = "run again, the step gave finite numbers: the device may be faulty";
   }
   const smaller = run.scaler ? ", or keep activations in bf16 (--precision bf16)" : "";
+  const usual = fixedScale(lossScale) === undefined || !Number.isFinite(loss);
+  const remedy = usual
+    ? "lower --learning-rate, or look at the data"
+    : "leave --loss-scale to itself (dynamic), or lower it";
   throw new MachineError(
     `Training stopped at step ${step}: ${what}; ${where}. The weights were left as they were before the step: ` +
-      `lower --learning-rate, or look at the data${smaller}`,
+      `${remedy}${smaller}`,
   );
 }
