@@ -18,7 +18,7 @@ const trainSeconds = 180;
 const settings =
   "--nodes 1 --dp 1 --tp 1 --pp 1 --tokenizer byte --family llama --layers 2 --heads 2 --width 32 --sequence-length 32 " +
   "--batch-size 4 --steps 3 --learning-rate 0.01 --warmup-steps 0 --lr-schedule constant --seed 1 --eval-interval 0 " +
-  "--eval-batches 1 --checkpoint-interval 0 --json";
+  "--eval-batches 1 --checkpoint-interval 0 --tune off --json";
 
 /** Text that is neither constant nor noise. */
 const text = Array.from({ length: 200 }, (_, i) => `${i * i % 97} whales and ${i * 7 % 31} ships\n`).join("");
