@@ -170,7 +170,6 @@ export async function trainOnRank(job: RankJob, post: (message: RankMessage) => 
       load: (model) => load(model, job),
       run(model, executor) {
         const { options: { batch }, layout: { total } } = model.model;
-        const { device } = model.program;
         executor.status.allow(rank, patienceOf(settings).usual);
         const count = settings.evalBatches * settings.batchSize;
         const scaler = loadScaler(job);
