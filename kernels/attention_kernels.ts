@@ -16,6 +16,7 @@ import directForward from "./attention_direct_forward.wgsl" with { type: "text" 
 import directKey from "./attention_direct_key_gradient.wgsl" with { type: "text" };
 import directQuery from "./attention_direct_query_gradient.wgsl" with { type: "text" };
 import forwardText from "./attention_forward.wgsl" with { type: "text" };
+import { powerText } from "./exponentials.ts";
 import keyText from "./attention_key_gradient.wgsl" with { type: "text" };
 import { type AttentionShape, typeOf } from "./attention_loops.ts";
 import queryText from "./attention_query_gradient.wgsl" with { type: "text" };
@@ -48,21 +49,6 @@ const parts: Record<
   key_gradient: { make: keyBody, text: keyText, direct: directKey, sets: 4 },
 };
 
-/**
- * 2^x for x <= 126 by the polynomial of Cephes' exp2f, several times as fast as the driver's own on lavapipe. Adding
- * 1.5 · 2^23 leaves the whole number in the low bits: conversions to integers are checked, and slower.
- */
-const softwarePower = `fn powerOf2(x: f32) -> f32 {
-  let t = max(x, -126.0);
-  let f = t - round(t);
-  var y = fma(f, 1.535336188319500e-4, 1.339887440266574e-3);
-  y = fma(y, f, 9.618437357674640e-3);
-  y = fma(y, f, 5.550332471162809e-2);
-  y = fma(y, f, 2.402264791363012e-1);
-  y = fma(y, f, 6.931472028550421e-1);
-  y = fma(y, f, 1.0);
-  return bitcast<f32>(bitcast<u32>(y) + (bitcast<u32>(t + 12582912.0) << 23u));
-}`;
 const hardwarePower = "fn powerOf2(x: f32) -> f32 { return exp2(min(x, 126.0)); }";
 
 /** Bytes that the named vectors of a workgroup may take: they live on the stack, and should stay in the first cache. */
@@ -125,7 +111,7 @@ export function attentionKernel(
     VECTORS: shape.vectors,
     LANE: lanes === 0 ? "" : ",\n  @builtin(subgroup_invocation_id) invocation: u32",
     SHARED: shared,
-    EXP2: lanes === 0 ? hardwarePower : softwarePower,
+    EXP2: lanes === 0 ? hardwarePower : powerText("f32"),
     BODY: (lanes === 0 ? "  " : `  let lane = invocation & ${lanes - 1}u;\n  `) + lines.join("\n  "),
   }, types);
   const family = lanes === 0 ? "tile" : "broadcast";

@@ -5,7 +5,7 @@
  * @module
  */
 
-import { geluText } from "./gelu_text.ts";
+import { geluText } from "./exponentials.ts";
 
 /** What follows the product. */
 export interface Epilogue {
