@@ -137,7 +137,6 @@ function product(target: Target, op: Op<MatmulAttributes>, sizes: Sizes, piece: 
     b: b.dtype,
     c: c.dtype,
     images: imageA !== undefined && imageB !== undefined,
-    activation: activation !== undefined,
   });
   const fromImages = "register" in chosen && chosen.register.images;
   // An activation function waits for the last of several sums.
