@@ -3,7 +3,7 @@
  * @module
  */
 
-import { type Dispatch, maximumImageExtent, type Window } from "./dispatch.ts";
+import { type Dispatch, maximumImageExtent, type Target, type Window } from "./dispatch.ts";
 import { bytesOf, rowSize, type Tensor } from "./tensor.ts";
 
 /** A texture's size, in vectors of four, and whether these are halves. */
@@ -33,6 +33,22 @@ export function imageOf(window: Window): Window | undefined {
   const fits = size * bytesOf(window.tensor.dtype) % 256 === 0 && size / 4 <= maximumImageExtent &&
     window.length / size <= maximumImageExtent;
   return fits ? { ...window, image: size / 4 } : undefined;
+}
+
+/** `window` as an image where that is faster to read, on software drivers, and can be. */
+export function imageIfFaster({ capabilities }: Target, window: Window): Window {
+  return (capabilities.type === "cpu" ? imageOf(window) : undefined) ?? window;
+}
+
+/** A kernel's text in which the storage that is bound as an image is declared as one, whose vectors are counted through all rows. */
+export function declareImages(text: string, windows: readonly (Window | undefined)[]): string {
+  return text.replaceAll(
+    /\{\{storage (\d+) (\w+) (\w+|\{\{\w+\}\})\}\}/g,
+    (declared, binding: string, name: string) => {
+      const width = windows[Number(binding) - 1]?.image;
+      return width ? `{{image ${binding} ${name} ${width}}}` : declared;
+    },
+  );
 }
 
 /** What each binding of a dispatch is, from binding 1 on: `b` a buffer, `f` an image of f32, `h` one of halves. */

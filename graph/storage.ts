@@ -55,7 +55,8 @@ fn store_${name}(i: u32, value: vec2f) { ${name}[i] = ${pack}(value); }`,
 
 /**
  * Replaces each `{{storage n name type}}` of a text by the declaration of the binding and its `load_name` and `store_name`, and each
- * `{{image n name}}` (`Window.image`) by that and `load_name(column, row)`, which has a vector of four.
+ * `{{image n name}}` (`Window.image`) by that and `load_name(column, row)`, which has a vector of four; behind the name, the
+ * vectors of a row make it `load_name(i)`.
  *
  * @param types by binding (binding 1 first) the element type of the tensor bound; f32, u32 or i32 need not be told
  */
@@ -77,17 +78,22 @@ fn store_${name}(i: u32, value: ${type}) { ${name}[i] = value; }`,
       return `@group(0) @binding(${binding}) var<storage, read_write> ${name}: array<${element}>;\n${functions}`;
     },
   );
-  const withImages = code.replaceAll(/\{\{image (\d+) (\w+)\}\}/g, (_, binding: string, name: string) => {
-    const dtype = types[Number(binding) - 1];
-    const half = dtype && isHalf(dtype) ? dtype : undefined;
-    declared.add(Number(binding));
-    if (half) halves.add(half);
-    const unpack = `unpackPair_${half}`;
-    const texel = `textureLoad(${name}, vec2u(column, row))`;
-    const value = half ? `let h = ${texel}; return vec4f(${unpack}(h.x), ${unpack}(h.y));` : `return ${texel};`;
-    return `@group(0) @binding(${binding}) var ${name}: texture_storage_2d<${half ? "rg32uint" : "rgba32float"}, read>;
-fn load_${name}(column: u32, row: u32) -> vec4f { ${value} }`;
-  });
+  const withImages = code.replaceAll(
+    /\{\{image (\d+) (\w+)( \d+)?\}\}/g,
+    (_, binding: string, name: string, width = "") => {
+      const dtype = types[Number(binding) - 1];
+      const half = dtype && isHalf(dtype) ? dtype : undefined;
+      declared.add(Number(binding));
+      if (half) halves.add(half);
+      const unpack = `unpackPair_${half}`;
+      const texel = `textureLoad(${name}, vec2u(${width ? `i %${width}u, i /${width}u` : "column, row"}))`;
+      const value = half ? `let h = ${texel}; return vec4f(${unpack}(h.x), ${unpack}(h.y));` : `return ${texel};`;
+      return `@group(0) @binding(${binding}) var ${name}: texture_storage_2d<${
+        half ? "rg32uint" : "rgba32float"
+      }, read>;
+fn load_${name}(${width ? "i: u32" : "column: u32, row: u32"}) -> vec4f { ${value} }`;
+    },
+  );
   types.forEach((type, i) => {
     if (type && isHalf(type) && !declared.has(i + 1)) throw new Error(`Binding ${i + 1} is declared by hand`);
   });

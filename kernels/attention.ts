@@ -18,6 +18,7 @@ import {
   windowOf,
 } from "../graph/dispatch.ts";
 import type { OpDefinition } from "../graph/graph.ts";
+import { imageOf } from "../graph/images.ts";
 import { rowCount, rowSize, type Tensor } from "../graph/tensor.ts";
 import { type AttentionAttributes, attentionKernel, type AttentionPart } from "./attention_kernels.ts";
 
@@ -43,6 +44,13 @@ function elementType(headSize: number): { dtype?: "f32" } {
   return headSize % 4 === 0 ? {} : { dtype: "f32" };
 }
 
+/** Which of a kernel's tensors are only read, all rows of a head's vectors. */
+const readOnly: Record<AttentionPart, readonly number[]> = {
+  forward: [0],
+  query_gradient: [0, 1, 5],
+  key_gradient: [0, 1],
+};
+
 function dispatch(
   capabilities: Capabilities,
   part: AttentionPart,
@@ -52,12 +60,20 @@ function dispatch(
   products: number,
 ): Dispatch {
   const { heads, keyValueHeads, headSize, sequenceLength } = attributes;
-  const { kernel, block } = attentionKernel(capabilities, part, attributes, tensors.map(({ dtype }) => dtype));
+  const windows = tensors.map((tensor) => windowOf(tensor, range));
+  const pictures = windows.map((window, i) => readOnly[part].includes(i) ? imageOf(window) : window);
+  const { kernel, block, images } = attentionKernel(
+    capabilities,
+    part,
+    attributes,
+    tensors.map(({ dtype }) => dtype),
+    pictures.every((window) => window !== undefined),
+  );
   // A group's query heads are numbered through within each position: they read the same keys and values.
   const rows = part === "key_gradient" ? sequenceLength : sequenceLength * heads / keyValueHeads;
   return {
     kernel,
-    windows: tensors.map((tensor) => windowOf(tensor, range)),
+    windows: images ? pictures : windows,
     uniforms: [sequenceLength, heads, keyValueHeads, float(1 / Math.sqrt(headSize))],
     workgroups: [ceilDivide(rows, block), keyValueHeads, range.count / sequenceLength],
     flops: products * heads * range.count * sequenceLength * headSize,

@@ -7,6 +7,7 @@ import {
   atLeastOnce,
   type AttentionShape,
   declare,
+  load,
   loadNamed,
   products,
   range,
@@ -23,8 +24,8 @@ export interface AttentionBody {
 }
 
 const keysAndValues: readonly Stream[] = [
-  { name: "k", binding: "qkv", base: "keyAt", stride: "stride" },
-  { name: "v", binding: "qkv", base: "valueAt", stride: "stride" },
+  { name: "k", binding: "qkv", column: "keyColumn" },
+  { name: "v", binding: "qkv", column: "valueColumn" },
 ];
 
 const vector = (name: string) => (r: number, i: number) => `${name}${r}_${i}`;
@@ -44,8 +45,7 @@ function ownQueries({ own, threads, vectors }: AttentionShape): string[] {
     `let inside${r} = position${r} < T;`,
     `let row${r}at = first + min(position${r}, last);`,
     `let head${r} = group.y * groupSize + n${r} % groupSize;`,
-    `let queryAt${r} = row${r}at * stride + head${r} * ${vectors}u;`,
-    `let yAt${r} = (row${r}at * p.heads + head${r}) * ${vectors}u;`,
+    `let column${r} = head${r} * ${vectors}u;`,
   ]).flat();
 }
 
@@ -74,13 +74,16 @@ export function forwardBody(shape: AttentionShape): AttentionBody {
       ...ownQueries(shape),
       ...loadNamed(
         shape,
-        [{ name: q, load: (r) => `load_qkv(queryAt${r} + i) * (p.scale * ${log2e})` }],
+        [{ name: q, load: (r) => `${load(shape, "qkv", `row${r}at`, `column${r} + i`)} * (p.scale * ${log2e})` }],
       ),
       ...declare(shape, a),
       ...range(own, (r) => [`var m${r} = -1e30;`, `var sum${r} = 0.0;`]).flat(),
       ...loop.lines,
       ...range(own, (r) => `let scale${r} = 1.0 / sum${r};`),
-      ...storeNamed(shape, [{ name: a, store: (r, v) => `store_y(yAt${r} + o, ${v} * scale${r});` }]),
+      ...storeNamed(shape, [{
+        name: a,
+        store: (r, v) => `store_y(row${r}at * yStride + column${r} + o, ${v} * scale${r});`,
+      }]),
       ...range(own, (r) => [
         `let lse${r} = (m${r} + log2(sum${r})) * ${ln2};`,
         `if (inside${r}) { store_logSumExp(row${r}at * p.heads + head${r}, lse${r}); }`,
@@ -116,10 +119,10 @@ export function queryBody(shape: AttentionShape): AttentionBody {
       ...loadNamed(
         shape,
         [
-          { name: q, load: (r) => `load_qkv(queryAt${r} + i) * (p.scale * ${log2e})` },
-          { name: g, load: (r) => `load_dy(yAt${r} + i)` },
+          { name: q, load: (r) => `${load(shape, "qkv", `row${r}at`, `column${r} + i`)} * (p.scale * ${log2e})` },
+          { name: g, load: (r) => load(shape, "dy", `row${r}at`, `column${r} + i`) },
         ],
-        (r) => [`d${r} += ${dot(`l1_${r}`, `load_y(yAt${r} + i)`)};`],
+        (r) => [`d${r} += ${dot(`l1_${r}`, load(shape, "y", `row${r}at`, `column${r} + i`))};`],
       ),
       ...range(own, (r) => [
         `let lse${r} = load_logSumExp(row${r}at * p.heads + head${r}) * ${log2e};`,
@@ -127,7 +130,10 @@ export function queryBody(shape: AttentionShape): AttentionBody {
       ]).flat(),
       ...declare(shape, a),
       ...loop.lines,
-      ...storeNamed(shape, [{ name: a, store: (r, v) => `store_dqkv(queryAt${r} + o, ${v} * p.scale);` }]),
+      ...storeNamed(shape, [{
+        name: a,
+        store: (r, v) => `store_dqkv(row${r}at * stride + column${r} + o, ${v} * p.scale);`,
+      }]),
     ],
   };
 }
@@ -136,8 +142,8 @@ export function queryBody(shape: AttentionShape): AttentionBody {
 export function keyBody(shape: AttentionShape): AttentionBody {
   const { own, steps, threads, vectors, lanes } = shape;
   const streams: readonly Stream[] = [
-    { name: "q", binding: "qkv", base: "queryAt", stride: "stride" },
-    { name: "g", binding: "dy", base: "dyAt", stride: "dyStride" },
+    { name: "q", binding: "qkv", column: "column" },
+    { name: "g", binding: "dy", column: "column" },
   ];
   // One load fetches the numbers of all rows of a turn, where lanes hand round.
   const statistics = lanes === 0
@@ -173,27 +179,25 @@ export function keyBody(shape: AttentionShape): AttentionBody {
       ...range(own, (r) => [
         `let position${r} = block + ${r * threads}u + local;`,
         `let inside${r} = position${r} < T;`,
-        `let keyAt${r} = (first + min(position${r}, last)) * stride + (p.heads + group.y) * ${vectors}u;`,
-        `let valueAt${r} = keyAt${r} + p.keyValueHeads * ${vectors}u;`,
+        `let row${r}at = first + min(position${r}, last);`,
       ]).flat(),
       ...loadNamed(
         shape,
         [
-          { name: k, load: (r) => `load_qkv(keyAt${r} + i) * (p.scale * ${log2e})` },
-          { name: v, load: (r) => `load_qkv(valueAt${r} + i)` },
+          { name: k, load: (r) => `${load(shape, "qkv", `row${r}at`, `keyColumn + i`)} * (p.scale * ${log2e})` },
+          { name: v, load: (r) => load(shape, "qkv", `row${r}at`, "valueColumn + i") },
         ],
       ),
       ...declare(shape, dk),
       ...declare(shape, dv),
       ...atLeastOnce("member", "0u", "groupSize", 1, [
         "let head = group.y * groupSize + member;",
-        `let queryAt = first * stride + head * ${vectors}u;`,
-        `let dyAt = first * dyStride + head * ${vectors}u;`,
+        `let column = head * ${vectors}u;`,
         ...loop.lines,
       ]),
       ...storeNamed(shape, [
-        { name: dk, store: (r, v) => `store_dqkv(keyAt${r} + o, ${v} * p.scale);` },
-        { name: dv, store: (r, v) => `store_dqkv(valueAt${r} + o, ${v});` },
+        { name: dk, store: (r, v) => `store_dqkv(row${r}at * stride + keyColumn + o, ${v} * p.scale);` },
+        { name: dv, store: (r, v) => `store_dqkv(row${r}at * stride + valueColumn + o, ${v});` },
       ]),
     ],
   };

@@ -3,7 +3,7 @@ struct Parameters {
   sequenceLength: u32, heads: u32, keyValueHeads: u32, scale: f32,
 }
 @group(0) @binding(0) var<uniform> parameters: Parameters;
-{{storage 1 qkv {{TYPE}}}}
+{{read 1 qkv}}
 {{storage 2 y {{TYPE}}}}
 {{storage 3 logSumExp f32}}
 {{SHARED}}
@@ -17,10 +17,11 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
   let last = T - 1u;
   let groupSize = p.heads / p.keyValueHeads;
   let stride = (p.heads + 2u * p.keyValueHeads) * {{VECTORS}}u;
+  let yStride = p.heads * {{VECTORS}}u;
+  let keyColumn = (p.heads + group.y) * {{VECTORS}}u;
+  let valueColumn = keyColumn + p.keyValueHeads * {{VECTORS}}u;
   let first = group.z * T;
   let block = group.x * {{BLOCK}}u;
-  let keyAt = first * stride + (p.heads + group.y) * {{VECTORS}}u;
-  let valueAt = keyAt + p.keyValueHeads * {{VECTORS}}u;
   let begin = 0u;
   let end = min(T, (block + {{BLOCK}}u - 1u) / groupSize + 1u);
 {{BODY}}

@@ -16,6 +16,7 @@ import directForward from "./attention_direct_forward.wgsl" with { type: "text" 
 import directKey from "./attention_direct_key_gradient.wgsl" with { type: "text" };
 import directQuery from "./attention_direct_query_gradient.wgsl" with { type: "text" };
 import forwardText from "./attention_forward.wgsl" with { type: "text" };
+import { powerText } from "./exponentials.ts";
 import keyText from "./attention_key_gradient.wgsl" with { type: "text" };
 import { type AttentionShape, typeOf } from "./attention_loops.ts";
 import queryText from "./attention_query_gradient.wgsl" with { type: "text" };
@@ -36,6 +37,8 @@ export type AttentionPart = "forward" | "query_gradient" | "key_gradient";
 export interface AttentionKernel {
   readonly kernel: Kernel;
   readonly block: number;
+  /** qkv, y and dy are read from textures, where they are only read. */
+  readonly images: boolean;
 }
 
 const parts: Record<
@@ -48,21 +51,6 @@ const parts: Record<
   key_gradient: { make: keyBody, text: keyText, direct: directKey, sets: 4 },
 };
 
-/**
- * 2^x for x <= 126 by the polynomial of Cephes' exp2f, several times as fast as the driver's own on lavapipe. Adding
- * 1.5 · 2^23 leaves the whole number in the low bits: conversions to integers are checked, and slower.
- */
-const softwarePower = `fn powerOf2(x: f32) -> f32 {
-  let t = max(x, -126.0);
-  let f = t - round(t);
-  var y = fma(f, 1.535336188319500e-4, 1.339887440266574e-3);
-  y = fma(y, f, 9.618437357674640e-3);
-  y = fma(y, f, 5.550332471162809e-2);
-  y = fma(y, f, 2.402264791363012e-1);
-  y = fma(y, f, 6.931472028550421e-1);
-  y = fma(y, f, 1.0);
-  return bitcast<f32>(bitcast<u32>(y) + (bitcast<u32>(t + 12582912.0) << 23u));
-}`;
 const hardwarePower = "fn powerOf2(x: f32) -> f32 { return exp2(min(x, 126.0)); }";
 
 /** Bytes that the named vectors of a workgroup may take: they live on the stack, and should stay in the first cache. */
@@ -74,32 +62,44 @@ function shapeOf(
   { type, subgroupSize: threads }: Capabilities,
   part: AttentionPart,
   { headSize, heads, keyValueHeads, sequenceLength }: AttentionAttributes,
+  images: boolean,
 ): AttentionShape {
   const width = headSize % 4 === 0 ? 4 : 1;
   const vectors = headSize / width;
   if (type === "gpu") {
     // Two operands in workgroup memory: at most 16 KiB.
     const tileRows = headSize <= 128 ? 16 : 8;
-    return { width, vectors, threads: 64, own: 1, steps: headSize <= 64 ? 4 : 2, lanes: 0, tileRows };
+    return { width, vectors, threads: 64, own: 1, steps: headSize <= 64 ? 4 : 2, lanes: 0, tileRows, images: false };
   }
   const rows = part === "key_gradient" ? sequenceLength : sequenceLength * heads / keyValueHeads;
   // A block is computed up to its last query's keys: a quarter of the sequence wastes an eighth.
   const most = Math.min(4, stackBytes / (4 * threads * headSize * parts[part].sets), rows / (4 * threads));
   const own = Math.max(1, Math.floor(most));
   const steps = 2 ** Math.max(0, Math.min(2, Math.floor(Math.log2(unrolled / (own * headSize)))));
-  return { width, vectors, threads, own, steps, lanes: Math.min(16, threads), tileRows: 0 };
+  return {
+    width,
+    vectors,
+    threads,
+    own,
+    steps,
+    lanes: Math.min(16, threads),
+    tileRows: 0,
+    images: images && width === 4,
+  };
 }
 
 /**
  * The kernel for one part of attention, in the family that suits the device.
  *
  * @param types by binding, element types of the tensors
+ * @param images what it reads can be read from textures
  */
 export function attentionKernel(
   capabilities: Capabilities,
   part: AttentionPart,
   attributes: AttentionAttributes,
   types: readonly DataType[],
+  images: boolean,
 ): AttentionKernel {
   const { make, text, direct } = parts[part];
   const { headSize } = attributes;
@@ -111,13 +111,19 @@ export function attentionKernel(
       VALUES: vector ? headSize / 4 : headSize,
       TOTAL: vector ? "(v.x + v.y) + (v.z + v.w)" : "v",
     };
-    return { kernel: kernel(`kernels/attention_direct_${part}.wgsl`, direct, constants, types), block: 32 };
+    return {
+      kernel: kernel(`kernels/attention_direct_${part}.wgsl`, direct, constants, types),
+      block: 32,
+      images: false,
+    };
   }
-  const shape = shapeOf(capabilities, part, attributes);
+  const shape = shapeOf(capabilities, part, attributes, images);
   const { lanes, threads, own, steps } = shape;
   const { shared, lines } = make(shape);
   const block = threads * own;
-  const made = kernel(`kernels/attention_${part}.wgsl`, text, {
+  const operands = shape.images ? "{{image $1 $2}}" : "{{storage $1 $2 {{TYPE}}}}";
+  const filled = text.replaceAll(/\{\{read (\d+) (\w+)\}\}/g, operands);
+  const made = kernel(`kernels/attention_${part}.wgsl`, filled, {
     TYPE: typeOf(shape),
     THREADS: threads,
     OWN: own,
@@ -125,10 +131,16 @@ export function attentionKernel(
     VECTORS: shape.vectors,
     LANE: lanes === 0 ? "" : ",\n  @builtin(subgroup_invocation_id) invocation: u32",
     SHARED: shared,
-    EXP2: lanes === 0 ? hardwarePower : softwarePower,
+    EXP2: lanes === 0 ? hardwarePower : powerText("f32"),
     BODY: (lanes === 0 ? "  " : `  let lane = invocation & ${lanes - 1}u;\n  `) + lines.join("\n  "),
   }, types);
   const family = lanes === 0 ? "tile" : "broadcast";
-  const variant = [family, `head=${headSize}`, `${own}x${steps}`, ...types.slice(0, 1)].join(" ");
-  return { kernel: { ...made, variant }, block };
+  const variant = [
+    family,
+    `head=${headSize}`,
+    `${own}x${steps}`,
+    ...(shape.images ? ["images"] : []),
+    ...types.slice(0, 1),
+  ].join(" ");
+  return { kernel: { ...made, variant }, block, images: shape.images };
 }

@@ -19,14 +19,24 @@ export interface AttentionShape {
   /** Lanes that load different vectors and hand them round; 0: through workgroup memory, `tileRows` rows at a time. */
   readonly lanes: number;
   readonly tileRows: number;
+  /** qkv, y and dy are read from textures. */
+  readonly images: boolean;
 }
 
-/** A sequence of rows, each of `vectors` vectors at `base + index * stride`, walked by the loop. */
+/** `vectors` vectors from `column` on of each row of a sequence, walked by the loop. */
 export interface Stream {
   readonly name: string;
-  readonly binding: string;
-  readonly base: string;
-  readonly stride: string;
+  readonly binding: Operand;
+  readonly column: string;
+}
+
+/** A tensor whose rows are read. */
+export type Operand = "qkv" | "y" | "dy";
+
+/** The vector of an operand at a row and a column, in vectors. */
+export function load({ images }: AttentionShape, operand: Operand, row: string, column: string): string {
+  const stride = operand === "qkv" ? "stride" : "yStride";
+  return images ? `load_${operand}(${column}, ${row})` : `load_${operand}((${row}) * ${stride} + ${column})`;
 }
 
 /** The place of vector `vector` in row `step` of a stream. */
@@ -70,9 +80,9 @@ export function walk(
         `for (var tile = begin - begin % ${tileRows}u; tile < end; tile += ${tileRows}u) {`,
         "workgroupBarrier();",
         `for (var f = local; f < ${size}u; f += ${threads}u) {`,
-        `let rowAt = min(tile + f / ${vectors}u, last);`,
-        ...streams.map(({ name, binding, base, stride }) =>
-          `${name}Tile[f] = load_${binding}(${base} + rowAt * ${stride} + f % ${vectors}u);`
+        `let rowAt = first + min(tile + f / ${vectors}u, last);`,
+        ...streams.map(({ name, binding, column }) =>
+          `${name}Tile[f] = ${load(shape, binding, "rowAt", `${column} + f % ${vectors}u`)};`
         ),
         "}",
         "workgroupBarrier();",
@@ -87,9 +97,9 @@ export function walk(
   const loads = Math.ceil(steps * vectors / lanes);
   const loop = [
     ...range(loads, (l) => [
-      `let row${l} = min(j + step${l}, last);`,
-      ...streams.map(({ name, binding, base, stride }) =>
-        `let ${name}${l} = load_${binding}(${base} + row${l} * ${stride} + part${l});`
+      `let row${l} = first + min(j + step${l}, last);`,
+      ...streams.map(({ name, binding, column }) =>
+        `let ${name}${l} = ${load(shape, binding, `row${l}`, `${column} + part${l}`)};`
       ),
     ]).flat(),
     ...body((stream, step, vector) => {

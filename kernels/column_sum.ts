@@ -18,6 +18,7 @@ import {
   windowOf,
 } from "../graph/dispatch.ts";
 import type { OpDefinition } from "../graph/graph.ts";
+import { declareImages, imageIfFaster } from "../graph/images.ts";
 import { bytesOf, type DataType, rowCount, rowSize, type Tensor } from "../graph/tensor.ts";
 import text from "./column_sum.wgsl" with { type: "text" };
 import { unroll } from "./unroll.ts";
@@ -78,7 +79,14 @@ function stage({ capabilities }: Target, { x, sums, rows, columns, size, blockSt
   // No vector may be of two sums.
   const split = vectors(columns / sums.length);
   const values = split.values * sums.length;
-  const made = columnKernel("kernels/column_sum.wgsl", text, capabilities, { ...split, values }, 8, types);
+  const made = columnKernel(
+    "kernels/column_sum.wgsl",
+    declareImages(text, [x]),
+    capabilities,
+    { ...split, values },
+    8,
+    types,
+  );
   return {
     kernel: made.kernel,
     windows: [x, sums[0], sums[1]],
@@ -115,7 +123,8 @@ export const columnSum: OpDefinition<{ readonly accumulate?: boolean }> = {
     return [
       ...rowRanges(target, [x]).map((range) =>
         stage(target, {
-          x: windowOf(x, range),
+          // The products that have the same rows as an operand find the image.
+          x: imageIfFaster(target, windowOf(x, range)),
           sums: [windowOf(partials)],
           rows: range.count,
           columns,

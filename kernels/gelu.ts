@@ -7,7 +7,7 @@
 import type { OpDefinition } from "../graph/graph.ts";
 import { elementwise } from "./elementwise.ts";
 import gradientText from "./gelu_gradient.wgsl" with { type: "text" };
-import { geluText } from "./gelu_text.ts";
+import { geluText } from "./exponentials.ts";
 import text from "./gelu.wgsl" with { type: "text" };
 
 /** Input `[x]`, output `[y]`. */

@@ -1,8 +1,5 @@
-// (1 + tanh(u)) / 2 is sigmoid(2 u): exact to the last digits where it is small, and exp costs less than tanh. exp stays finite.
-fn geluGate(x: {{TYPE}}) -> {{TYPE}} {
-  let u = 1.5957691216057308 * (x + 0.044715 * x * x * x);
-  return 1.0 / (1.0 + exp(clamp(-u, {{TYPE}}(-80.0), {{TYPE}}(80.0))));
-}
+// (1 + tanh(u)) / 2 is sigmoid(2 u): exact to the last digits where it is small.
+fn geluGate(x: {{TYPE}}) -> {{TYPE}} { return sigmoid(x * fma({{TYPE}}(0.07135481627260025), x * x, {{TYPE}}(1.5957691216057308))); }
 
 fn gelu(x: {{TYPE}}) -> {{TYPE}} { return x * geluGate(x); }
 
@@ -10,6 +7,6 @@ fn gelu(x: {{TYPE}}) -> {{TYPE}} { return x * geluGate(x); }
 fn geluSlope(x: {{TYPE}}) -> {{TYPE}} {
   let c = clamp(x, {{TYPE}}(-10.0), {{TYPE}}(10.0));
   let s = geluGate(c);
-  let slope = 1.5957691216057308 * (1.0 + 3.0 * 0.044715 * c * c);
-  return s + c * s * (1.0 - s) * slope;
+  let slope = fma({{TYPE}}(0.21406444881780074), c * c, {{TYPE}}(1.5957691216057308));
+  return fma(c * slope, s * (1.0 - s), s);
 }

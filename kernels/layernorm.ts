@@ -8,7 +8,8 @@
 
 import { float, rowRanges, windowOf } from "../graph/dispatch.ts";
 import type { OpDefinition } from "../graph/graph.ts";
-import { rowCount, rowSize } from "../graph/tensor.ts";
+import { declareImages, imageIfFaster } from "../graph/images.ts";
+import { rowCount, rowSize, type Tensor } from "../graph/tensor.ts";
 import { heldRowKernel } from "./held_rows.ts";
 import gradientText from "./layernorm_gradient.wgsl" with { type: "text" };
 import text from "./layernorm.wgsl" with { type: "text" };
@@ -63,22 +64,27 @@ const layernormGradient: OpDefinition = {
   lower({ inputs: [x, w, mean, rstd, dy, addend], outputs: [dx] }, target) {
     const columns = rowSize(x);
     const types = [x, w, mean, rstd, dy, addend, dx].map((tensor) => tensor?.dtype);
-    const made = heldRowKernel("kernels/layernorm_gradient.wgsl", gradientText, target.capabilities, columns, 2, types);
-    return rowRanges(target, addend ? [x, dy, dx, addend] : [x, dy, dx]).map((range) => ({
-      kernel: made.kernel,
-      windows: [
-        windowOf(x, range),
+    return rowRanges(target, addend ? [x, dy, dx, addend] : [x, dy, dx]).map((range) => {
+      const read = (tensor: Tensor) => imageIfFaster(target, windowOf(tensor, range));
+      const windows = [
+        read(x),
         windowOf(w),
         windowOf(mean, range),
         windowOf(rstd, range),
-        windowOf(dy, range),
-        addend && windowOf(addend, range),
+        read(dy),
+        addend && read(addend),
         windowOf(dx, range),
-      ],
-      uniforms: [range.count, rowValues(columns), float(columns), addend ? 1 : 0],
-      workgroups: made.grid(range.count),
-      flops: 14 * range.count * columns,
-      bytes: bytesPerColumn(addend ? [x, dy, dx, addend] : [x, dy, dx]) * range.count * columns,
-    }));
+      ];
+      const wgsl = declareImages(gradientText, windows);
+      const made = heldRowKernel("kernels/layernorm_gradient.wgsl", wgsl, target.capabilities, columns, 2, types);
+      return {
+        kernel: made.kernel,
+        windows,
+        uniforms: [range.count, rowValues(columns), float(columns), addend ? 1 : 0],
+        workgroups: made.grid(range.count),
+        flops: 14 * range.count * columns,
+        bytes: bytesPerColumn(addend ? [x, dy, dx, addend] : [x, dy, dx]) * range.count * columns,
+      };
+    });
   },
 };

@@ -5,7 +5,7 @@
  * @module
  */
 
-import { geluText } from "./gelu_text.ts";
+import { geluText } from "./exponentials.ts";
 
 /** What follows the product. */
 export interface Epilogue {
@@ -17,10 +17,12 @@ export interface Epilogue {
   readonly accumulate: boolean;
   /** `gelu`: a further output gets GELU of what C gets. `geluGradient`: C gets the sum times GELU's slope at a further input. */
   readonly activation?: "gelu" | "geluGradient";
+  /** The addend and what GELU's slope is taken at are textures. */
+  readonly images: boolean;
 }
 
 /** The plain product. */
-export const noEpilogue: Epilogue = { bias: false, addend: false, accumulate: false };
+export const noEpilogue: Epilogue = { bias: false, addend: false, accumulate: false, images: false };
 
 /** A short name for messages and profiles. */
 export function epilogueName(epilogue: Epilogue): string {
@@ -35,16 +37,19 @@ export function epilogueName(epilogue: Epilogue): string {
  * lies inside C.
  */
 export function epilogueText(epilogue: Epilogue, type: "f32" | "vec4f"): string {
-  const { bias, addend, accumulate, activation } = epilogue;
+  const { bias, addend, accumulate, activation, images } = epilogue;
   const width = type === "vec4f" ? 4 : 1;
+  const place = images ? "start + column, row" : "index";
+  const read = (binding: number, name: string) =>
+    images ? `{{image ${binding} ${name}}}` : `{{storage ${binding} ${name} ${type}}}`;
   const lines = [
     "let p = parameters;",
     `if (row < p.M && column < p.N / ${width}u) {`,
     `  let index = start + row * (p.ldc / ${width}u) + column;`,
     "  var value = sum;",
-    addend ? "  value += load_addend(index);" : "",
+    addend ? `  value += load_addend(${place});` : "",
     accumulate ? "  value += load_c(index);" : "",
-    activation === "geluGradient" ? "  value *= geluSlope(load_side(index));" : "",
+    activation === "geluGradient" ? `  value *= geluSlope(load_side(${place}));` : "",
     "  store_c(index, value);",
     activation === "gelu" ? "  store_side(index, gelu(value));" : "",
     "}",
@@ -57,8 +62,8 @@ fn biasOf(column: u32) -> ${type} {
   return load_bias(parameters.biasStart / ${width}u + min(column, parameters.N / ${width}u - 1u));
 }`
       : "",
-    addend ? `{{storage 5 addend ${type}}}` : "",
-    activation ? `{{storage 6 side ${type}}}\n${geluText(type)}` : "",
+    addend ? read(5, "addend") : "",
+    activation ? `${activation === "gelu" ? `{{storage 6 side ${type}}}` : read(6, "side")}\n${geluText(type)}` : "",
     `fn finish(row: u32, column: u32, start: u32, sum: ${type}) {\n  ${lines.join("\n  ")}\n}`,
   ].filter((line) => line !== "").join("\n");
 }

@@ -137,18 +137,21 @@ function product(target: Target, op: Op<MatmulAttributes>, sizes: Sizes, piece: 
     b: b.dtype,
     c: c.dtype,
     images: imageA !== undefined && imageB !== undefined,
-    activation: activation !== undefined,
   });
+  const fromImages = "register" in chosen && chosen.register.images;
   // An activation function waits for the last of several sums.
   const last = k.start + k.count === sizes.K;
+  const reads = [addend, activation === "geluGradient" ? side : undefined].filter((tensor) => tensor !== undefined);
+  const images = fromImages && reads.every((tensor) => imageOf(rowsOf(tensor, m)) !== undefined);
   const epilogue: Epilogue = {
     bias: bias !== undefined && first,
     addend: addend !== undefined && first,
     accumulate: accumulate || !first,
     ...(activation && last ? { activation } : {}),
+    images,
   };
+  const read = (tensor: Tensor) => images ? imageOf(rowsOf(tensor, m)) : rowsOf(tensor, m);
   const types = [a, b, c, bias, addend, side].map((tensor) => tensor?.dtype);
-  const images = "register" in chosen && chosen.register.images;
   const kernel = "register" in chosen
     ? registerKernel(chosen.register, epilogue, types)
     : tileKernel(layout, chosen.tile, epilogue, types);
@@ -159,12 +162,12 @@ function product(target: Target, op: Op<MatmulAttributes>, sizes: Sizes, piece: 
   return {
     kernel,
     windows: [
-      images ? imageA : windowA,
-      images ? imageB : windowB,
+      fromImages ? imageA : windowA,
+      fromImages ? imageB : windowB,
       rowsOf(c, m),
       epilogue.bias ? windowOf(bias!) : undefined,
-      epilogue.addend ? rowsOf(addend!, m) : undefined,
-      ...(epilogue.activation ? [rowsOf(side!, m)] : []),
+      epilogue.addend ? read(addend!) : undefined,
+      ...(epilogue.activation ? [activation === "gelu" ? rowsOf(side!, m) : read(side!)] : []),
     ],
     uniforms: [
       m.count,

@@ -132,8 +132,6 @@ export interface ProductKind {
   readonly c: DataType;
   /** Both operands can be read as images. */
   readonly images: boolean;
-  /** An activation function, or its slope, is in the epilogue. */
-  readonly activation: boolean;
 }
 
 /** The kernel for a product: a variant of the register kernel, or a tile. */
@@ -162,9 +160,7 @@ export function chooseProduct(capabilities: Capabilities, kind: ProductKind): Ch
   if (found.tile && !narrow) return { tile: { ...found, tile: found.tile } };
   const wanted = kind.images ? found : withoutImages(found, layout);
   const broadcast = family === "broadcast" && canBroadcast(capabilities);
-  // NT of 64 x 4 with GELU's slope has 69 GFLOP/s, of 32 x 4 107 (without it 170 and 142).
-  const most = kind.activation ? 32 : 64;
-  const rows = broadcast ? (M < 32 ? 16 : Math.min(most, wanted.rows)) : family === "direct" ? wanted.rows : 8;
+  const rows = broadcast ? (M < 32 ? 16 : wanted.rows) : family === "direct" ? wanted.rows : 8;
   let columns = !broadcast && family !== "direct" || M < 32 ? 1 : wanted.columns;
   if (layout === "NT") columns = narrow ? Math.min(columns, 4) : Math.max(4, columns);
   const threads = broadcast ? capabilities.subgroupSize : 32;

@@ -6,6 +6,7 @@
 
 import { ceilDivide, rowRanges, windowOf } from "../graph/dispatch.ts";
 import type { OpDefinition } from "../graph/graph.ts";
+import { declareImages, imageIfFaster } from "../graph/images.ts";
 import { bytesOf, rowCount, rowSize } from "../graph/tensor.ts";
 import { blockCount, blockRows, columnKernel, sumPartials, vectors } from "./column_sum.ts";
 import text from "./norm_weight_gradient.wgsl" with { type: "text" };
@@ -28,22 +29,27 @@ export const normWeightGradient: OpDefinition<{ readonly centered: boolean }> = 
     const columns = rowSize(x);
     const across = vectors(columns);
     const types = [x.dtype, undefined, undefined, dy.dtype];
-    const made = columnKernel("kernels/norm_weight_gradient.wgsl", text, target.capabilities, across, 4, types);
     return [
-      ...rowRanges(target, [x, dy]).map((range) => ({
-        kernel: made.kernel,
-        windows: [
-          windowOf(x, range),
+      ...rowRanges(target, [x, dy]).map((range) => {
+        const windows = [
+          imageIfFaster(target, windowOf(x, range)),
           mean && windowOf(mean, range),
           windowOf(rstd, range),
-          windowOf(dy, range),
+          imageIfFaster(target, windowOf(dy, range)),
           windowOf(partials),
-        ],
-        uniforms: [range.count, across.values, blockRows, range.start / blockRows, centered ? 1 : 0],
-        workgroups: [made.width, ceilDivide(range.count, blockRows), 1] as const,
-        flops: 5 * range.count * columns,
-        bytes: (bytesOf(x.dtype) + bytesOf(dy.dtype)) * range.count * columns,
-      })),
+        ];
+        const wgsl = declareImages(text, windows);
+        const file = "kernels/norm_weight_gradient.wgsl";
+        const made = columnKernel(file, wgsl, target.capabilities, across, 4, types);
+        return {
+          kernel: made.kernel,
+          windows,
+          uniforms: [range.count, across.values, blockRows, range.start / blockRows, centered ? 1 : 0],
+          workgroups: [made.width, ceilDivide(range.count, blockRows), 1] as const,
+          flops: 5 * range.count * columns,
+          bytes: (bytesOf(x.dtype) + bytesOf(dy.dtype)) * range.count * columns,
+        };
+      }),
       sumPartials(target, partials, sums, true),
     ];
   },

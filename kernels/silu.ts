@@ -5,6 +5,7 @@
 
 import type { OpDefinition } from "../graph/graph.ts";
 import { elementwise } from "./elementwise.ts";
+import { sigmoidText } from "./exponentials.ts";
 import gradientText from "./silu_gradient.wgsl" with { type: "text" };
 import text from "./silu.wgsl" with { type: "text" };
 
@@ -17,7 +18,7 @@ export const silu: OpDefinition = {
     backward.give(op.inputs[0], backward.add(siluGradient, [op.inputs[0], dy], {}, { name: `${op.name}.dinput` })[0]);
   },
   lower: ({ inputs: [x], outputs: [y] }, target) =>
-    elementwise(target, "kernels/silu.wgsl", text, [x, y], { flops: 10 }),
+    elementwise(target, "kernels/silu.wgsl", `${sigmoidText("vec4f")}\n${text}`, [x, y], { flops: 10 }),
 };
 
 /** Inputs `[x, dy]`, output `[dx]`. */
@@ -25,5 +26,7 @@ const siluGradient: OpDefinition = {
   name: "siluGradient",
   infer: ([x]) => [{ shape: x.shape, rowUnit: x.rowUnit }],
   lower: ({ inputs: [x, dy], outputs: [dx] }, target) =>
-    elementwise(target, "kernels/silu_gradient.wgsl", gradientText, [x, dy, dx], { flops: 20 }),
+    elementwise(target, "kernels/silu_gradient.wgsl", `${sigmoidText("vec4f")}\n${gradientText}`, [x, dy, dx], {
+      flops: 20,
+    }),
 };

@@ -4,9 +4,6 @@ struct Parameters { originX: u32, originY: u32, originZ: u32, count: u32 }
 {{storage 2 dy vec4f}}
 {{storage 3 dx vec4f}}
 
-// exp stays finite: beyond 80 the quotient is 0 or 1 to the last bit that matters.
-fn sigmoid(x: vec4f) -> vec4f { return 1.0 / (1.0 + exp(clamp(-x, vec4f(-80.0), vec4f(80.0)))); }
-
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index) local: u32) {
   let i = (workgroup.x + parameters.originX) * 64u + local;

@@ -8,14 +8,16 @@
 import { ceilDivide, type Dispatch, kernel, rowRanges, type Target, windowOf } from "../graph/dispatch.ts";
 import type { OpDefinition } from "../graph/graph.ts";
 import { bytesOf, rowSize, type Tensor } from "../graph/tensor.ts";
+import { sigmoidText } from "./exponentials.ts";
 import gradientText from "./swiglu_gradient.wgsl" with { type: "text" };
 import text from "./swiglu.wgsl" with { type: "text" };
 
 function dispatches(target: Target, file: string, wgsl: string, tensors: Tensor[], inner: number): Dispatch[] {
   const wide = inner % 4 === 0;
+  const type = wide ? "vec4f" : "f32";
   const values = wide ? inner / 4 : inner;
   return rowRanges(target, tensors).map((range) => ({
-    kernel: kernel(file, wgsl, { TYPE: wide ? "vec4f" : "f32" }, tensors.map(({ dtype }) => dtype)),
+    kernel: kernel(file, `${sigmoidText(type)}\n${wgsl}`, { TYPE: type }, tensors.map(({ dtype }) => dtype)),
     windows: tensors.map((tensor) => windowOf(tensor, range)),
     uniforms: [values],
     workgroups: [ceilDivide(values, 64), range.count, 1],

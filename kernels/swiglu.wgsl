@@ -3,8 +3,6 @@ struct Parameters { originX: u32, originY: u32, originZ: u32, values: u32 }
 {{storage 1 gateUp {{TYPE}}}}
 {{storage 2 y {{TYPE}}}}
 
-fn sigmoid(x: {{TYPE}}) -> {{TYPE}} { return 1.0 / (1.0 + exp(clamp(-x, {{TYPE}}(-80.0), {{TYPE}}(80.0)))); }
-
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index) local: u32) {
   let p = parameters;
