@@ -16,18 +16,18 @@ export type { MatmulAttributes } from "./matmul_lower.ts";
 
 /**
  * The matrix product op. Inputs `[a, b, bias?, addend?, x?]`, x being what GELU's slope is taken at; outputs `[c, gelu(c)?]`, c `[M, N]`
- * with the leading extents of `a` kept.
+ * with the leading extents of `a` kept; or `[c, sums]`, sums `[N]`.
  */
 export const matmul: OpDefinition<MatmulAttributes> = {
   name: "matmul",
   infer([a, b], attributes) {
     const { M, N } = sizesOf(a, b, attributes);
-    const { layout, batch, rowUnit, activation } = attributes;
+    const { layout, batch, rowUnit, activation, sums } = attributes;
     const unit = rowUnit ? { rowUnit } : {};
     const c = layout !== "TN"
       ? { shape: [...a.shape.slice(0, -1), N], ...unit }
       : { shape: batch ? [...a.shape.slice(0, -2), M, N] : [M, N] };
-    return activation === "gelu" ? [c, c] : [c];
+    return activation === "gelu" ? [c, c] : sums ? [c, { shape: [N] }] : [c];
   },
 
   gradient(backward, op) {
@@ -45,10 +45,14 @@ export const matmul: OpDefinition<MatmulAttributes> = {
       TN: { a: [b, dc, "NT"], b: [a, dc, "NN"] },
     } as const;
     if (addend && backward.needs(rest[rest.length - 1])) backward.give(rest[rest.length - 1], dc);
-    if (bias && backward.needs(rest[0])) giveColumnSum(backward, op, rest[0], dc);
+    const givesBias = bias && backward.needs(rest[0]);
+    const sums = givesBias && layout === "NN" && backward.needs(b) &&
+      [b, rest[0]].every(({ role }) => role === "parameter");
+    if (givesBias && !sums) giveColumnSum(backward, op, rest[0], dc);
     for (const [input, [left, right, form]] of [[b, products[layout].b], [a, products[layout].a]] as const) {
       if (backward.needs(input)) {
-        giveProduct(backward, op, input, left, right, { layout: form, ...(batch ? { batch } : {}) });
+        const bias = input === b && sums ? rest[0] : undefined;
+        giveProduct(backward, op, input, left, right, { layout: form, ...(batch ? { batch } : {}) }, bias);
       }
     }
   },
@@ -63,12 +67,13 @@ function giveProduct(
   left: Tensor,
   right: Tensor,
   attributes: MatmulAttributes,
+  bias: Tensor | undefined,
 ): void {
   const name = `${op.name}.d${input === op.inputs[0] ? "input" : "weight"}`;
   if (input.role === "parameter") {
-    backward.add(matmul, [left, right], { ...attributes, accumulate: true }, {
+    backward.add(matmul, [left, right], { ...attributes, accumulate: true, ...(bias ? { sums: true } : {}) }, {
       name,
-      outputs: [backward.accumulator(input)],
+      outputs: [input, ...(bias ? [bias] : [])].map((parameter) => backward.accumulator(parameter)),
     });
     return;
   }

@@ -1,5 +1,6 @@
 /**
- * What becomes of a sum before it is stored, the same in all families: `+ bias`, `+ addend`, `+ c`, and GELU or its slope.
+ * What becomes of a sum before it is stored, the same in all families: `+ bias`, `+ addend`, `+ c`, and GELU or its slope; and
+ * where the sums of B's columns go.
  * It is part of the text, not a flag: every sum that a thread holds has its own copy, and what is not wanted would still be
  * compiled.
  * @module
@@ -19,6 +20,8 @@ export interface Epilogue {
   readonly activation?: "gelu" | "geluGradient";
   /** The addend and what GELU's slope is taken at are textures. */
   readonly images: boolean;
+  /** TN: the sums of B's columns are added to a vector of N, by the workgroups of the first rows: they read all of B anyway. */
+  readonly sums?: boolean;
 }
 
 /** The plain product. */
@@ -26,18 +29,18 @@ export const noEpilogue: Epilogue = { bias: false, addend: false, accumulate: fa
 
 /** A short name for messages and profiles. */
 export function epilogueName(epilogue: Epilogue): string {
-  const { bias, addend, accumulate, activation } = epilogue;
-  return [bias && "bias", addend && "addend", accumulate && "accumulate", activation].filter(Boolean)
+  const { bias, addend, accumulate, activation, sums } = epilogue;
+  return [bias && "bias", addend && "addend", accumulate && "accumulate", activation, sums && "sums"].filter(Boolean)
     .map((part) => ` +${part}`).join("");
 }
 
 /**
- * WGSL of the bindings 3 to 6 (c, bias, addend, side) and of two functions for sums of `type` (f32, or vec4f, whose columns are counted in
- * vectors): `biasOf(column)`, which kernels add once a column, and `finish(row, column, start, sum)`, which stores a sum if it
- * lies inside C.
+ * WGSL of the bindings 3 to 6 (c, bias or sums, addend, side) and of functions for sums of `type` (f32, or vec4f, whose columns are
+ * counted in vectors): `biasOf(column)`, which kernels add once a column; `finish(row, column, start, sum)`, which stores a sum if it
+ * lies inside C; and `addSum(column, sum)` for the sum of a column of B.
  */
 export function epilogueText(epilogue: Epilogue, type: "f32" | "vec4f"): string {
-  const { bias, addend, accumulate, activation, images } = epilogue;
+  const { bias, addend, accumulate, activation, sums, images } = epilogue;
   const width = type === "vec4f" ? 4 : 1;
   const place = images ? "start + column, row" : "index";
   const read = (binding: number, name: string) =>
@@ -60,6 +63,12 @@ export function epilogueText(epilogue: Epilogue, type: "f32" | "vec4f"): string 
       ? `{{storage 4 bias ${type}}}
 fn biasOf(column: u32) -> ${type} {
   return load_bias(parameters.biasStart / ${width}u + min(column, parameters.N / ${width}u - 1u));
+}`
+      : "",
+    sums
+      ? `{{storage 4 sums ${type}}}
+fn addSum(column: u32, sum: ${type}) {
+  if (column < parameters.N / ${width}u) { store_sums(column, load_sums(column) + sum); }
 }`
       : "",
     addend ? read(5, "addend") : "",

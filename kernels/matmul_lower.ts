@@ -29,6 +29,8 @@ export interface MatmulAttributes {
   readonly addend?: boolean;
   /** The output given is added to instead of overwritten. */
   readonly accumulate?: boolean;
+  /** TN: a second output `[N]` gets the sums of b's columns added: the gradient of a bias along with that of the weights. */
+  readonly sums?: boolean;
   /** Number of independent products; the leading extents of all operands multiply to it. */
   readonly batch?: number;
   /**
@@ -54,13 +56,14 @@ export function sizesOf(a: Tensor, b: Tensor, { layout, batch = 1 }: MatmulAttri
 
 /** The dispatches of a product, in order. */
 export function lowerMatmul(op: Op<MatmulAttributes>, target: Target): Dispatch[] {
-  const { attributes: { layout, bias, addend, activation, batch = 1 }, inputs, outputs } = op;
+  const { attributes: { layout, bias, addend, activation, sums, batch = 1 }, inputs, outputs } = op;
   const [a, b, ...rest] = inputs;
   const operands: Operands = {
     a,
     b,
     c: outputs[0],
     bias: bias ? rest[0] : undefined,
+    sums: sums ? outputs[1] : undefined,
     addend: addend ? rest[bias ? 1 : 0] : undefined,
     side: activation === "gelu" ? outputs[1] : activation ? rest[rest.length - 1] : undefined,
   };
@@ -117,6 +120,8 @@ interface Operands {
   readonly b: Tensor;
   readonly c: Tensor;
   readonly bias: Tensor | undefined;
+  /** What the sums of b's columns are added to; there is no bias then. */
+  readonly sums: Tensor | undefined;
   readonly addend: Tensor | undefined;
   /** What GELU is written to, or its slope taken at. */
   readonly side: Tensor | undefined;
@@ -125,7 +130,7 @@ interface Operands {
 function product(target: Target, op: Op<MatmulAttributes>, sizes: Sizes, piece: Piece, operands: Operands): Dispatch {
   const { layout, accumulate, batch = 1, activation } = op.attributes;
   const { m, n, k } = piece;
-  const { a, b, c, bias, addend, side } = operands;
+  const { a, b, c, bias, sums, addend, side } = operands;
   const first = k.start === 0;
   const rowsOf = (tensor: Tensor, range: RowRange): Window => batch > 1 ? windowOf(tensor) : windowOf(tensor, range);
   const windowA = rowsOf(a, layout === "TN" ? k : m);
@@ -148,10 +153,11 @@ function product(target: Target, op: Op<MatmulAttributes>, sizes: Sizes, piece: 
     addend: addend !== undefined && first,
     accumulate: accumulate || !first,
     ...(activation && last ? { activation } : {}),
+    ...(sums && m.start === 0 ? { sums: true } : {}),
     images,
   };
   const read = (tensor: Tensor) => images ? imageOf(rowsOf(tensor, m)) : rowsOf(tensor, m);
-  const types = [a, b, c, bias, addend, side].map((tensor) => tensor?.dtype);
+  const types = [a, b, c, bias ?? sums, addend, side].map((tensor) => tensor?.dtype);
   const kernel = "register" in chosen
     ? registerKernel(chosen.register, epilogue, types)
     : tileKernel(layout, chosen.tile, epilogue, types);
@@ -165,7 +171,7 @@ function product(target: Target, op: Op<MatmulAttributes>, sizes: Sizes, piece: 
       fromImages ? imageA : windowA,
       fromImages ? imageB : windowB,
       rowsOf(c, m),
-      epilogue.bias ? windowOf(bias!) : undefined,
+      epilogue.bias ? windowOf(bias!) : epilogue.sums ? windowOf(sums!) : undefined,
       epilogue.addend ? read(addend!) : undefined,
       ...(epilogue.activation ? [activation === "gelu" ? rowsOf(side!, m) : read(side!)] : []),
     ],

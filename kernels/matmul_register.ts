@@ -153,6 +153,7 @@ function vectorBody(variant: RegisterVariant, epilogue: Epilogue): string[] {
     ...range(columns, (j) => `let nb${j} = min(n${j}, p.N${transposed ? "" : " / 4u"} - 1u);`),
     "let K = p.K;",
     ...range(rows, (i) => range(columns, (j) => `var c${i}_${j} = ${type}(0.0);`)).flat(),
+    ...(epilogue.sums ? range(columns, (j) => `var sum${j} = ${type}(0.0);`) : []),
     "for (var k = 0u; k < K; k += 4u) {",
     ...operand.loads,
     // TN may end between steps of four: the values of A are 0 there, and B is read at its last row.
@@ -161,6 +162,14 @@ function vectorBody(variant: RegisterVariant, epilogue: Epilogue): string[] {
       : range(4, (u) =>
         range(columns, (j) =>
           `let b${u}_${j} = ${at(variant, "b", ragged ? `min(k + ${u}u, lastK)` : `k + ${u}u`, `nb${j}`)};`)).flat()),
+    ...(epilogue.sums
+      ? range(
+        4,
+        (u) =>
+          range(columns, (j) =>
+            ragged ? `sum${j} += select(${type}(0.0), b${u}_${j}, k + ${u}u < K);` : `sum${j} += b${u}_${j};`),
+      ).flat()
+      : []),
     // Row by row: a row's sums stay in machine registers for four steps, where those of all rows do not fit. fma, since
     // software drivers make two instructions of a product and a sum: twice the peak.
     ...range(rows, (i) => [
@@ -172,8 +181,14 @@ function vectorBody(variant: RegisterVariant, epilogue: Epilogue): string[] {
         })).flat(),
     ]).flat(),
     "}",
+    ...columnSums(variant, epilogue),
     ...stores(variant, transposed, epilogue),
   ];
+}
+
+/** The lines by which the workgroups of the first rows add the sums of B's columns. */
+function columnSums({ columns }: RegisterVariant, { sums }: Epilogue): string[] {
+  return sums ? ["if (row == 0u) {", ...range(columns, (j) => `addSum(n${j}, sum${j});`), "}"] : [];
 }
 
 /** One element of A and B at a time, in blocks of 64 steps so that long sums stay exact. */
@@ -189,22 +204,27 @@ function scalarBody(variant: RegisterVariant, epilogue: Epilogue): string[] {
     ...scalarColumns(variant),
     ...range(columns, (j) => `let nb${j} = min(n${j}, p.N - 1u);`),
     ...sums.map((sum) => `var c${sum} = 0.0;`),
+    ...(epilogue.sums ? range(columns, (j) => `var sum${j} = 0.0;`) : []),
     "for (var block = 0u; block < p.K; block += 64u) {",
     ...sums.map((sum) => `var s${sum} = 0.0;`),
+    ...(epilogue.sums ? range(columns, (j) => `var part${j} = 0.0;`) : []),
     "for (var k = block; k < min(block + 64u, p.K); k += 1u) {",
     ...range(columns, (j) => `let v${j} = ${b(j)};`),
+    ...(epilogue.sums ? range(columns, (j) => `part${j} += v${j};`) : []),
     ...range(rows, (i) => [
       `let u${i} = ${a(i)};`,
       ...range(columns, (j) => `s${i}_${j} += u${i} * v${j};`),
     ]).flat(),
     "}",
     ...sums.map((sum) => `c${sum} += s${sum};`),
+    ...(epilogue.sums ? range(columns, (j) => `sum${j} += part${j};`) : []),
     "}",
+    ...columnSums(variant, epilogue),
     ...stores(variant, true, epilogue),
   ];
 }
 
-/** The WGSL of a variant; `types` are the element types of a, b, c, bias, addend and side. */
+/** The WGSL of a variant; `types` are the element types of a, b, c, bias (or sums), addend and side. */
 export function registerKernel(
   variant: RegisterVariant,
   epilogue: Epilogue,

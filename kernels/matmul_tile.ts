@@ -54,7 +54,7 @@ function bringIn(operand: "a" | "b", alongK: boolean, extent: number, steps: num
   }).flat();
 }
 
-/** The WGSL for one layout; `types` are the element types of a, b, c, bias, addend and side. */
+/** The WGSL for one layout; `types` are the element types of a, b, c, bias (or sums), addend and side. */
 export function tileKernel(
   layout: MatmulLayout,
   variant: TileVariant,
@@ -66,14 +66,10 @@ export function tileKernel(
   const threads = width * height;
   // A thread's vectors of columns lie as far apart as there are threads across: neighbours read neighbouring words.
   const vectorAt = (j: number) => `(local.x + ${j * width}u)`;
+  const fromB = (k: string, j: number) =>
+    `vec4f(${range(4, (i) => `tileB[(${k}) * ${tile.columns}u + ${vectorAt(j)} * 4u + ${i}u]`).join(", ")})`;
   const step = (k: string) => [
-    ...range(
-      columns,
-      (j) =>
-        `let t${j} = vec4f(${
-          range(4, (i) => `tileB[(${k}) * ${tile.columns}u + ${vectorAt(j)} * 4u + ${i}u]`).join(", ")
-        });`,
-    ),
+    ...range(columns, (j) => `let t${j} = ${fromB(k, j)};`),
     ...range(rows, (i) => [
       `let x${i} = vec4f(tileA[(${k}) * ${tile.rows}u + local.y * ${rows}u + ${i}u]);`,
       ...range(columns, (j) => `c${i}_${j} = fma(x${i}, t${j}, c${i}_${j});`),
@@ -81,7 +77,9 @@ export function tileKernel(
   ];
   const steps = (base: string) => range(tile.unroll, (u) => ["{", ...step(`${base}${u}u`), "}"]).flat();
   const body = [
+    ...(epilogue.sums ? ["let firstRows = row == 0u && local.y == 0u;"] : []),
     ...range(rows, (i) => range(columns, (j) => `var c${i}_${j} = vec4f(0.0);`)).flat(),
+    ...(epilogue.sums ? range(columns, (j) => `var sum${j} = vec4f(0.0);`) : []),
     `for (var k = 0u; k < p.K; k += ${tile.steps}u) {`,
     ...bringIn("a", layout !== "TN", tile.rows, tile.steps, threads),
     ...bringIn("b", layout === "NT", tile.columns, tile.steps, threads),
@@ -89,8 +87,18 @@ export function tileKernel(
     ...(tile.unroll === tile.steps
       ? steps("")
       : [`for (var q = 0u; q < ${tile.steps}u; q += ${tile.unroll}u) {`, ...steps("q + "), "}"]),
+    ...(epilogue.sums
+      ? [
+        `if (firstRows) { for (var q = 0u; q < ${tile.steps}u; q += 1u) {`,
+        ...range(columns, (j) => `sum${j} += ${fromB("q", j)};`),
+        "} }",
+      ]
+      : []),
     "workgroupBarrier();",
     "}",
+    ...(epilogue.sums
+      ? ["if (firstRows) {", ...range(columns, (j) => `addSum(column / 4u + ${vectorAt(j)}, sum${j});`), "}"]
+      : []),
     ...(epilogue.bias ? range(columns, (j) => `let bias${j} = biasOf(column / 4u + ${vectorAt(j)});`) : []),
     ...range(rows, (i) =>
       range(columns, (j) => {

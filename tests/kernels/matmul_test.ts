@@ -90,7 +90,7 @@ function reference(layout: string, a: Float32Array, b: Float32Array, M: number, 
   return c;
 }
 
-const shapes = [[1, 64, 128], [5, 12, 8], [16, 32, 64], [100, 68, 36], [130, 132, 260], [8, 4, 4]];
+const shapes = [[1, 64, 128], [5, 12, 8], [16, 32, 64], [100, 68, 36], [130, 132, 260], [8, 4, 4], [7, 9, 70]];
 /** Sums that software drivers make in pieces; rows of A would exceed small bindings. */
 const longSums = [[36, 40, 1300], [64, 128, 2048]];
 
@@ -108,10 +108,14 @@ for (const [family, overrides] of Object.entries({ ...families, "with bindings o
             const addendT = graph.tensor("addend", [M, N], "input");
             const sum = graph.tensor("sum", [M, N], "output");
             const [y] = graph.add(matmul, [at, bt, biasT, addendT], { layout, bias: true, addend: true });
-            graph.add(matmul, [at, bt], { layout, accumulate: true }, { outputs: [sum] });
+            const columnSums = graph.tensor("columnSums", [N], "output");
+            const transposed = layout === "TN";
+            graph.add(matmul, [at, bt], { layout, accumulate: true, ...(transposed ? { sums: true } : {}) }, {
+              outputs: transposed ? [sum, columnSums] : [sum],
+            });
             return {
               inputs: new Map([[at, a], [bt, b], [biasT, bias], [addendT, addend]]),
-              outputs: { y, sum },
+              outputs: { y, sum, columnSums },
             };
           }, { runs: 2 });
           const full = product.map((x, i) => x + bias[i % N] + addend[i]);
@@ -121,6 +125,14 @@ for (const [family, overrides] of Object.entries({ ...families, "with bindings o
             scaledMax(results.sum, twice) < 2e-6,
             `${layout} ${M}x${N}x${K} sum ${scaledMax(results.sum, twice)}`,
           );
+          if (layout !== "TN") continue;
+          const columns = Float64Array.from({ length: N }, (_, n) => {
+            let total = 0;
+            for (let k = 0; k < K; k++) total += 2 * b[k * N + n];
+            return total;
+          });
+          const error = scaledMax(results.columnSums, columns);
+          assert.ok(error < 2e-6, `${M}x${N}x${K} sums of columns: ${error}`);
         }
       }
     }, overrides));
