@@ -40,7 +40,7 @@ export function epilogueName(epilogue: Epilogue): string {
  * lies inside C; and `addSum(column, sum)` for the sum of a column of B.
  */
 export function epilogueText(epilogue: Epilogue, type: "f32" | "vec4f"): string {
-  const { bias, addend, accumulate, activation, images, sums } = epilogue;
+  const { bias, addend, accumulate, activation, sums, images } = epilogue;
   const width = type === "vec4f" ? 4 : 1;
   const place = images ? "start + column, row" : "index";
   const read = (binding: number, name: string) =>

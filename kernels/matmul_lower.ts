@@ -153,8 +153,8 @@ function product(target: Target, op: Op<MatmulAttributes>, sizes: Sizes, piece: 
     addend: addend !== undefined && first,
     accumulate: accumulate || !first,
     ...(activation && last ? { activation } : {}),
-    images,
     ...(sums && m.start === 0 ? { sums: true } : {}),
+    images,
   };
   const read = (tensor: Tensor) => images ? imageOf(rowsOf(tensor, m)) : rowsOf(tensor, m);
   const types = [a, b, c, bias ?? sums, addend, side].map((tensor) => tensor?.dtype);
