@@ -139,8 +139,10 @@ nodesTest("strangers at the doors of a running world, of all kinds, leave it und
     if (stays) open.push(connection);
     else connection.close();
   };
-  for (const port of ports) {
+  for (const [rank, port] of ports.entries()) {
     for (let i = 0; i < 100; i++) await visit(port, noise(100, i), false);
+    // Those still unread when hundreds more come would be sent away unheard.
+    await nodes[rank].hears("report", ({ sentence }) => /does not speak Muster's protocol/.test(sentence));
     await visit(port, new TextEncoder().encode("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"), true);
     // Half an opening, and then nothing.
     for (let i = 0; i < 300; i++) await visit(port, new TextEncoder().encode("MUST"), true);
@@ -177,12 +179,7 @@ nodesTest("strangers at the doors of a running world, of all kinds, leave it und
   for (const node of nodes) assert.ok((await node.hears("passed")).intact);
   await pause(1500);
   for (const connection of open) connection.close();
-  for (const node of nodes) {
-    assert.ok(!node.said.some(({ kind }) => kind === "lost" || kind === "failed"));
-    assert.ok(
-      node.said.some((said) => said.kind === "report" && /does not speak Muster's protocol/.test(said.sentence)),
-    );
-  }
+  for (const node of nodes) assert.ok(!node.said.some(({ kind }) => kind === "lost" || kind === "failed"));
 });
 
 nodesTest("any member's door tells a newcomer where the host is; a world ended for it lets it in", async () => {
