@@ -84,6 +84,11 @@ function products(): KernelCase[] {
       return make(matmul, `${layout} ${M}x${K}x${N}`, shapes, { layout }, { gradient: false });
     })
   ).concat(
+    ...(["NN", "NT"] as const).map((layout) =>
+      make(matmul, `${layout} 1024x768x768, b bf16`, [[rows, width], { shape: [width, width], dtype: "bf16" }], {
+        layout,
+      }, { gradient: false })
+    ),
     // A linear layer with all that its gradient takes: two products, the bias's sum.
     make(matmul, "linear 1024x768x768", [[rows, width], weight(width, width), weight(width)], {
       layout: "NN",
