@@ -14,7 +14,15 @@ count=$2
 shift 2
 
 state=$(mktemp -d)
-trap 'rm -rf "$state"' EXIT
+# Its daemons end a little later than the command, and write until then.
+clean() {
+  for _ in 1 2 3 4 5 6 7 8 9; do
+    rm -rf "$state" 2>/dev/null && return
+    sleep 0.3
+  done
+  rm -rf "$state"
+}
+trap clean EXIT
 chmod 755 "$state"
 head -c 1024 /dev/urandom >"$state/key"
 chmod 600 "$state/key"
