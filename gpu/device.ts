@@ -6,7 +6,7 @@
  */
 
 import { MachineError } from "../errors.ts";
-import { imageFormat, layoutEntries } from "./bindings.ts";
+import { imageFormat, imageWidth, layoutEntries } from "./bindings.ts";
 import type { Capabilities } from "./capabilities.ts";
 import type { Trace } from "./trace.ts";
 
@@ -112,11 +112,11 @@ export class Device {
     return undefined;
   }
 
-  /** A texture of `width` x `height` vectors of four f32, or of four halves, for reading. */
+  /** A texture of at least `width` x `height` vectors of four f32, or of four halves, for reading. */
   createImage(width: number, height: number, halves: boolean): GPUTexture {
     this.objectsCreated++;
     const usage = GPUTextureUsage.STORAGE_BINDING | GPUTextureUsage.COPY_DST;
-    return this.gpu.createTexture({ size: [width, height], format: imageFormat(halves), usage });
+    return this.gpu.createTexture({ size: [imageWidth(width, halves), height], format: imageFormat(halves), usage });
   }
 
   /** The layout of these bindings (`bindings.ts`). */

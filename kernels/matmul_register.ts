@@ -2,8 +2,9 @@
  * Matrix product in registers: every thread holds ROWS x COLUMNS sums (a column is a vec4 for NN and TN).
  *
  * Variants:
- * - `lanes` > 1 (broadcast): the lanes of a subgroup load different vectors of A and hand them round with `subgroupBroadcast`.
- *   On software drivers a load is a loop over the lanes, whatever it fetches, so this divides the loads of A by the lanes.
+ * - `lanes` > 1 (broadcast): the lanes of a subgroup load different vectors of A and hand them round. On software drivers a load
+ *   is a loop over the lanes, whatever it fetches, so this divides the loads of A by the lanes. In turn r lane l gets the row of
+ *   lane l ^ r and keeps that row's sums: such a shuffle is one instruction, where a broadcast of one lane to all is two.
  * - `lanes` 1 (direct): every thread loads all it needs. For software drivers without subgroups, and for few rows.
  * - `images`: the operands are read from storage textures: see `Window.image`.
  * - scalar (`vector: false`): one element at a time for sizes that are no multiple of four.
@@ -50,6 +51,11 @@ export function workgroupColumns(variant: RegisterVariant): number {
   return variant.threads * variant.columns * (variant.layout === "NT" || !variant.vector ? 1 : 4);
 }
 
+/** `name` as the lane that differs by `turn` has it. */
+function fromLane(name: string, turn: number): string {
+  return turn === 0 ? name : `subgroupShuffleXor(${name}, ${turn}u)`;
+}
+
 /** The vector of an operand at a row and a column of vectors. */
 function at({ images }: RegisterVariant, operand: "a" | "b", row: string, column: string): string {
   return images
@@ -57,10 +63,11 @@ function at({ images }: RegisterVariant, operand: "a" | "b", row: string, column
     : `load_${operand}(${operand}Start + (${row}) * (p.ld${operand} / 4u) + ${column})`;
 }
 
-/** How the lines that load A are made, and where the value of row i at step u is then found. */
+/** How A is loaded, of which row (behind the workgroup's first) a thread's sums i are, and where the value at step u is found. */
 interface OperandA {
   readonly setup: string[];
   readonly loads: string[];
+  row(i: number): string;
   value(i: number, u: number): string;
 }
 
@@ -71,8 +78,8 @@ function rowsOfA(variant: RegisterVariant): OperandA {
   return {
     setup: range(rows / lanes, (r) => `let ra${r} = min(row + ${r * lanes}u${shared ? " + lane" : ""}, lastRow);`),
     loads: range(rows / lanes, (r) => `let a${r} = ${at(variant, "a", `ra${r}`, "k / 4u")};`),
-    value: (i, u) =>
-      shared ? `subgroupBroadcast(a${i / lanes | 0}.${components[u]}, ${i % lanes}u)` : `a${i}.${components[u]}`,
+    row: (i) => shared ? `${i - i % lanes}u + (lane ^ ${i % lanes}u)` : `${i}u`,
+    value: (i, u) => fromLane(`a${i / lanes | 0}.${components[u]}`, i % lanes),
   };
 }
 
@@ -103,16 +110,30 @@ function columnsOfA(variant: RegisterVariant): OperandA {
         ]
         : [`let a${l}_${q} = ${at(variant, "a", k, `ca${q}`)};`];
     }),
+    row: (i) => {
+      const [vector, turn] = [i >> 2, (i >> 2) % across];
+      const own = shared ? `${vector - turn}u + ((lane ^ ${turn}u) & ${across - 1}u)` : `${vector}u`;
+      return `4u * (${own}) + ${i & 3}u`;
+    },
     value: (i, u) => {
-      const vector = i >> 2;
+      const [vector, turn] = [i >> 2, (i >> 2) % across];
       const name = `a${u / steps | 0}_${vector / across | 0}.${components[i & 3]}`;
-      return shared ? `subgroupBroadcast(${name}, ${(u % steps) * across + vector % across}u)` : name;
+      if (steps === 1 || !shared) return fromLane(name, turn);
+      return `subgroupShuffle(${name}, ((lane ^ ${turn}u) & ${across - 1}u) + ${(u % steps) * across}u)`;
     },
   };
 }
 
-/** The lines that add the bias and store the sums; c`i`_`j` is the sum of row i and column (of vectors) j. */
-function stores({ rows, columns, threads, wide }: RegisterVariant, scalars: boolean, { bias }: Epilogue): string[] {
+/**
+ * The lines that add the bias and store the sums; c`i`_`j` is the sum of row i and column (of vectors) j. Rows that all lanes
+ * write a part of follow each other, so that cache lines are filled before they leave.
+ */
+function stores(
+  { layout, rows, columns, threads, wide }: RegisterVariant,
+  scalars: boolean,
+  { bias }: Epilogue,
+  rowOf: OperandA["row"],
+): string[] {
   const gathered = scalars && wide;
   const places = !scalars
     ? range(columns, (j) => `n${j}`)
@@ -121,13 +142,14 @@ function stores({ rows, columns, threads, wide }: RegisterVariant, scalars: bool
     : range(columns, (j) => `first0 + ${j * threads}u`);
   const sum = (i: number, j: number) =>
     gathered ? `vec4f(${range(4, (l) => `c${i}_${4 * j + l}`).join(", ")})` : `c${i}_${j}`;
+  const order = layout === "TN" && rows % 4 === 0
+    ? range(rows, (i) => i % (rows / 4) * 4 + (i / (rows / 4) | 0))
+    : range(rows, (i) => i);
   return [
     ...(bias ? places.map((place, j) => `let bias${j} = biasOf(${place});`) : []),
-    ...range(
-      rows,
-      (i) =>
-        places.map((place, j) => `finish(row + ${i}u, ${place}, cStart, ${sum(i, j)}${bias ? ` + bias${j}` : ""});`),
-    ).flat(),
+    ...order.flatMap((i) =>
+      places.map((place, j) => `finish(row + ${rowOf(i)}, ${place}, cStart, ${sum(i, j)}${bias ? ` + bias${j}` : ""});`)
+    ),
   ];
 }
 
@@ -182,7 +204,7 @@ function vectorBody(variant: RegisterVariant, epilogue: Epilogue): string[] {
     ]).flat(),
     "}",
     ...columnSums(variant, epilogue),
-    ...stores(variant, transposed, epilogue),
+    ...stores(variant, transposed, epilogue, operand.row),
   ];
 }
 
@@ -220,7 +242,7 @@ function scalarBody(variant: RegisterVariant, epilogue: Epilogue): string[] {
     ...(epilogue.sums ? range(columns, (j) => `sum${j} += part${j};`) : []),
     "}",
     ...columnSums(variant, epilogue),
-    ...stores(variant, true, epilogue),
+    ...stores(variant, true, epilogue, (i) => `${i}u`),
   ];
 }
 

@@ -63,9 +63,9 @@ function likelyTile(vendor: string, small: boolean): ProductVariant {
 /**
  * Variants worth trying for a class, the likeliest first: it is the built-in choice. At most twelve.
  *
- * lavapipe 22.3, shares of the multiply-add peak with subgroups of 8 (198 GFLOP/s) and 16 (380): 1024 x 768 x 768 from images, NN and
- * TN 32 rows x 1 vector 0.53 and 0.39, NT 32 x 8 0.55 and 0.37; from buffers 32 x 2 0.39 and 0.27. Larger ones spill sums and compile for
- * seconds.
+ * lavapipe 22.3, 1024 x 768 x 768, GFLOP/s with subgroups of 16 (8): NN, NT, TN from images 64 rows x 1 vector 174, 209, 181 (112, 125,
+ * 123), 32 x 1 168, 174, 160 (113, 112, 112), 32 x 2 151, 177, 143 (112, 123, 111); from buffers half of it. Larger ones spill sums and
+ * compile for seconds.
  */
 export function productCandidates(capabilities: Capabilities, name: string): ProductVariant[] {
   const transposed = name.startsWith("NT");
@@ -103,15 +103,7 @@ export function productCandidates(capabilities: Capabilities, name: string): Pro
   }
   if (!canBroadcast(capabilities)) return [direct(8, 1), direct(4, 1), direct(8, 2)];
   const fromBuffers = [broadcast(32, 2, false), broadcast(32, 1, false), broadcast(64, 1, false)];
-  const [square, tall, wide] = [broadcast(32, 1, true), broadcast(64, 1, true), broadcast(32, 2, true)];
-  // Of 1024 x 768 x 768 with subgroups of 16, GFLOP/s: NT 64 x 4 165, 32 x 8 133 (with 8 they are alike); NN with halves 64 x 1 173, 32 x 1
-  // 108; NN and TN in f32 as good or better with 32 x 1 where sums are long.
-  const many = capabilities.subgroupSize > 8;
-  const fromImages = many && !small && (transposed || name.endsWith("halves"))
-    ? [tall, wide, square]
-    : transposed && !small
-    ? [wide, tall, square]
-    : [square, tall, wide];
+  const fromImages = [broadcast(64, 1, true), broadcast(32, 1, true), broadcast(32, 2, true)];
   return [...fromImages, fromBuffers[0], broadcast(16, 2, true), ...fromBuffers.slice(1)];
 }
 
