@@ -161,9 +161,9 @@ function product(target: Target, op: Op<MatmulAttributes>, sizes: Sizes, piece: 
   const kernel = "register" in chosen
     ? registerKernel(chosen.register, epilogue, types)
     : tileKernel(layout, chosen.tile, epilogue, types);
-  const [rows, columns] = "register" in chosen
-    ? [chosen.register.rows, workgroupColumns(chosen.register)]
-    : [chosen.tile.tile.rows, chosen.tile.tile.columns];
+  const grid = "register" in chosen
+    ? [ceilDivide(m.count, chosen.register.rows), ceilDivide(n.count, workgroupColumns(chosen.register))]
+    : [ceilDivide(n.count, chosen.tile.tile.columns), ceilDivide(m.count, chosen.tile.tile.rows)];
   const { M, N, K } = sizes;
   return {
     kernel,
@@ -187,7 +187,7 @@ function product(target: Target, op: Op<MatmulAttributes>, sizes: Sizes, piece: 
       n.start,
       ...(batch > 1 ? [M * K, K * N, M * N] : [0, 0, 0]),
     ],
-    workgroups: [ceilDivide(n.count, columns), ceilDivide(m.count, rows), batch],
+    workgroups: [grid[0], grid[1], batch],
     flops: 2 * m.count * n.count * k.count * batch,
     bytes: batch * (m.count * k.count * bytesOf(a.dtype) + k.count * n.count * bytesOf(b.dtype) +
       m.count * n.count * bytesOf(c.dtype)),
