@@ -118,14 +118,14 @@ export function build(run: (action: () => Promise<number>) => void, versionShown
     "muster bench matmul attention --devices 1 --json",
   ])
     .argument(
-      "[what...]",
+      "[part...]",
       "ceilings, kernels, the name of an op like matmul, step (of a small GPT), medium (of a larger one, a minute or more); " +
         "left out: all but medium",
     )
     .option("--devices <n>", "the GPU to measure, as `muster devices` numbers them (default: the first)")
     .option("--json", "print all that was measured as JSON")
-    .action((what: string[], options: Options) =>
-      run(async () => await (await import("./bench.ts")).benchCommand(what, options))
+    .action((parts: string[], options: Options) =>
+      run(async () => await (await import("./bench.ts")).benchCommand(parts, options))
     );
   command(program, "tune", "time kernels of matrix products on the GPUs and keep the fastest for training", [
     "muster tune",
