@@ -9,7 +9,7 @@ import type { ProductVariants } from "../gpu/capabilities.ts";
 import type { Selection } from "../gpu/select.ts";
 import { isTuned, type Tuning, type TuningMode } from "../kernels/tune_matmul.ts";
 import { tuneInWorker } from "./rank.ts";
-import { readTuning, tuningFile, writeTuning } from "./tuning_file.ts";
+import { keyOf, type NotedTuning, readTuning, type TuningKey, writeTuning } from "./tuning_file.ts";
 
 /** How a device's tuning is come by. */
 interface TuningHooks {
@@ -47,26 +47,51 @@ export async function tuningOf(
   return made;
 }
 
-/** Selections with what the tuner chose for their devices. `MUSTER_TUNE=off` leaves it out whatever is asked for. */
+/** Devices, and what a run has noted of tunings. */
+interface TunedDevices {
+  readonly selections: readonly Selection[];
+  readonly tunings: readonly NotedTuning[];
+}
+
+const sameKey = (a: TuningKey, b: TuningKey) => JSON.stringify(a) === JSON.stringify(b);
+
+/**
+ * Selections with what is noted for their devices, else with what the tuner chooses, and the notes with that.
+ * `MUSTER_TUNE=off` leaves it out whatever is asked for.
+ */
 export async function tuneSelections(
-  selections: readonly Selection[],
+  { selections, tunings }: TunedDevices,
   mode: "off" | TuningMode,
   report: (message: string) => void,
-): Promise<Selection[]> {
-  if (mode === "off" || Deno.env.get("MUSTER_TUNE") === "off") return [...selections];
-  const found = new Map<string, ProductVariants>();
+): Promise<TunedDevices> {
+  if (mode === "off" || Deno.env.get("MUSTER_TUNE") === "off") return { selections, tunings };
+  const own: NotedTuning[] = [];
+  const tuned: Selection[] = [];
   for (const selection of selections) {
-    const file = tuningFile(selection);
-    if (found.has(file)) continue;
-    const name = selection.device?.name ?? "the GPU";
-    const begin = (isRest: boolean) =>
-      report(
-        isRest
-          ? `tuning what is missing of matrix products for ${name} (--tune off does without) …`
-          : `tuning matrix products for ${name}, once (--tune off does without) …`,
-      );
-    const unkept = (reason: string) => report(`${reason}; this run goes on with what was found`);
-    found.set(file, (await tuningOf(selection, mode, { begin, unkept })).products);
+    const key = keyOf(selection);
+    const known = own.find((noted) => sameKey(noted.key, key)) ??
+      tunings.find((noted) => sameKey(noted.key, key) && (mode === "quick" || noted.mode === "full"));
+    const noted = known ?? { key, mode, products: await productsFor(selection, mode, report) };
+    if (!own.includes(noted)) own.push(noted);
+    tuned.push({ ...selection, products: noted.products });
   }
-  return selections.map((selection) => ({ ...selection, products: found.get(tuningFile(selection))! }));
+  // A run may come back to devices that it had before.
+  const others = tunings.filter(({ key }) => !own.some((noted) => sameKey(noted.key, key)));
+  return { selections: tuned, tunings: [...own, ...others] };
+}
+
+async function productsFor(
+  selection: Selection,
+  mode: TuningMode,
+  report: (message: string) => void,
+): Promise<ProductVariants> {
+  const name = selection.device?.name ?? "the GPU";
+  const begin = (isRest: boolean) =>
+    report(
+      isRest
+        ? `tuning what is missing of matrix products for ${name} (--tune off does without) …`
+        : `tuning matrix products for ${name}, once (--tune off does without) …`,
+    );
+  const unkept = (reason: string) => report(`${reason}; this run goes on with what was found`);
+  return (await tuningOf(selection, mode, { begin, unkept })).products;
 }

@@ -1,20 +1,21 @@
 /**
- * What the tuner chose, kept in the cache folder: one file for each adapter, driver, Deno and setting of the driver.
+ * What the tuner chose, kept in the cache folder: one file for each adapter, driver, Deno and setting of the driver. A run
+ * notes it in its checkpoints too, so that it goes on with the same kernels whatever has become of the cache.
  * @module
  */
 
 import { createHash } from "node:crypto";
 import { cacheFolder } from "../data/catalogue.ts";
 import { MachineError, messageOf } from "../errors.ts";
-import type { ProductVariant } from "../gpu/capabilities.ts";
+import type { ProductVariant, ProductVariants } from "../gpu/capabilities.ts";
 import type { Selection } from "../gpu/select.ts";
-import { type ClassTuning, productsOf, type Tuning } from "../kernels/tune_matmul.ts";
+import { type ClassTuning, productsOf, type Tuning, type TuningMode } from "../kernels/tune_matmul.ts";
 
 /** Raised when other variants are tried, or they are timed otherwise. */
 const tunerVersion = 2;
 
 /** What a tuning is good for. */
-interface TuningKey {
+export interface TuningKey {
   readonly tuner: number;
   readonly adapter: string;
   readonly driver: string;
@@ -23,12 +24,21 @@ interface TuningKey {
   readonly environment: string;
 }
 
+/** What a run computes products with on devices of a kind, as its checkpoints note it. */
+export interface NotedTuning {
+  readonly key: TuningKey;
+  /** What was asked for. */
+  readonly mode: TuningMode;
+  readonly products: ProductVariants;
+}
+
 /** A tuning, and what it is good for. */
 export interface StoredTuning extends Tuning {
   readonly key: TuningKey;
 }
 
-function keyOf({ device }: Selection): TuningKey {
+/** What a tuning of a device is good for. */
+export function keyOf({ device }: Selection): TuningKey {
   const settings = ["LP_NATIVE_VECTOR_WIDTH", "MUSTER_SUBGROUPS"].map((name) => `${name}=${Deno.env.get(name) ?? ""}`);
   return {
     tuner: tunerVersion,
@@ -63,6 +73,16 @@ function isClassTuning(value: unknown): value is ClassTuning {
   const { productClass, sizes, trials, chosen, tried } = value as Partial<ClassTuning>;
   return typeof productClass === "string" && typeof sizes === "object" && Array.isArray(trials) &&
     (chosen === undefined || isVariant(chosen)) && (tried === undefined || ["quick", "full"].includes(tried));
+}
+
+/** The tunings in a part of a checkpoint's `trainer.json`, which may be anything. */
+export function readNoted(value: unknown): NotedTuning[] {
+  return !Array.isArray(value)
+    ? []
+    : value.filter((noted: Partial<NotedTuning> | null) =>
+      typeof noted?.key === "object" && ["quick", "full"].includes(String(noted.mode)) &&
+      typeof noted.products === "object" && noted.products !== null && Object.values(noted.products).every(isVariant)
+    );
 }
 
 /** The stored tuning of a device, or undefined where there is none, it is of something else, or the file is damaged. */

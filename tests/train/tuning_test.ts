@@ -1,9 +1,14 @@
 import assert from "node:assert/strict";
 import { tuneSelections, tuningOf } from "../../train/tuning.ts";
-import { readTuning, tuningFile, writeTuning } from "../../train/tuning_file.ts";
+import { keyOf, readNoted, readTuning, tuningFile, writeTuning } from "../../train/tuning_file.ts";
 import type { ProductVariant } from "../../gpu/capabilities.ts";
-import type { Selection } from "../../gpu/select.ts";
+import { listSelections, type Selection, selectionsFor } from "../../gpu/select.ts";
 import { type ClassTuning, productsOf, type Tuning, type TuningMode } from "../../kernels/tune_matmul.ts";
+import type { TrainEvent } from "../../train/events.ts";
+import { parseDevices } from "../../train/launch.ts";
+import type { GivenSettings } from "../../train/settings.ts";
+import { train } from "../../train/trainer.ts";
+import { withFolder } from "../folder.ts";
 
 const selection: Selection = { device: undefined, ways: [] };
 const square: ProductVariant = { family: "broadcast", rows: 32, columns: 1, images: true };
@@ -16,7 +21,10 @@ const tiled: ProductVariant = {
 
 /** A tuning in which all was tried, but of the classes that are `missing`. */
 function tuningWith(missing: readonly string[] = [], mode: TuningMode = "quick"): Tuning {
-  const names = ["NN", "NT", "TN"].flatMap((layout) => ["small", "large"].map((size) => `${layout} ${size} f32`));
+  const types = mode === "full" ? ["f32", "halves"] : ["f32"];
+  const names = types.flatMap((type) =>
+    ["NN", "NT", "TN"].flatMap((layout) => ["small", "large"].map((size) => `${layout} ${size} ${type}`))
+  );
   const classes = names.map((productClass): ClassTuning => {
     const chosen = productClass.endsWith("small f32") ? square : tiled;
     const all = !missing.includes(productClass);
@@ -50,10 +58,12 @@ Deno.test("a tuning is read back as it was kept, and handed to all ranks with th
     assert.deepEqual(readTuning(selection)?.products, tuning.products);
     assert.deepEqual((await tuningOf(selection, "quick")).products, tuning.products);
     const told: string[] = [];
-    const tuned = await tuneSelections([selection, selection], "quick", (message) => told.push(message));
-    assert.deepEqual(tuned.map(({ products }) => products), [tuning.products, tuning.products]);
+    const two = { selections: [selection, selection], tunings: [] };
+    const { selections, tunings } = await tuneSelections(two, "quick", (message) => told.push(message));
+    assert.deepEqual(selections.map(({ products }) => products), [tuning.products, tuning.products]);
+    assert.deepEqual(tunings, [{ key: keyOf(selection), mode: "quick", products: tuning.products }]);
     assert.deepEqual(told, []);
-    assert.deepEqual(await tuneSelections([selection], "off", () => {}), [selection]);
+    assert.deepEqual(await tuneSelections(two, "off", () => {}), two);
   }));
 
 Deno.test("a damaged tuning, one of another Deno and one with impossible variants are as none", () =>
@@ -111,7 +121,6 @@ Deno.test("of a tuning for which time was over the rest is made at the next star
     assert.deepEqual(await start("quick", part), part.products);
     assert.deepEqual(await start("quick", tuning), tuning.products);
     assert.deepEqual(await start("quick", part), tuning.products);
-    // In full there is more to try; as it is not all there behind it either, a quick start has no need of more.
     const full = tuningWith([], "full");
     assert.deepEqual(await start("full", full), full.products);
     assert.deepEqual(await start("quick", part), full.products);
@@ -119,3 +128,45 @@ Deno.test("of a tuning for which time was over the rest is made at the next star
     assert.deepEqual(asked[1].map(({ tried }) => tried), [...Array(4).fill("quick"), undefined, undefined]);
     assert.deepEqual(begun, [false, true, true]);
   }));
+
+Deno.test("what a run has noted goes before what is in the cache, unless more is asked for; what is no note is left out", () =>
+  withCache(async () => {
+    const full = tuningWith([], "full");
+    writeTuning(selection, full);
+    const key = keyOf(selection);
+    const own = { key, mode: "quick", products: { "NN small f32": tiled } } as const;
+    const other = { key: { ...key, adapter: "another" }, mode: "full", products: { "NN small f32": square } } as const;
+    const run = { selections: [selection], tunings: [other, own] };
+    const quick = await tuneSelections(run, "quick", () => assert.fail("tuned"));
+    assert.deepEqual(quick, { selections: [{ ...selection, products: own.products }], tunings: [own, other] });
+    const { tunings } = await tuneSelections(run, "full", () => assert.fail("tuned"));
+    assert.deepEqual(tunings, [{ key, mode: "full", products: full.products }, other]);
+
+    const wrong = [null, 1, { key }, { ...own, mode: "off" }, { ...own, products: { x: { ...tiled, rows: 3 } } }];
+    assert.deepEqual(readNoted([own, ...wrong, other]), [own, other]);
+    for (const none of [undefined, null, "x", {}]) assert.deepEqual(readNoted(none), []);
+  }));
+
+Deno.test("a resumed run computes with the kernels that it began with, whatever has become of the cache", () =>
+  withCache(() =>
+    withFolder({ "text.txt": "the whale swam north for many days\n".repeat(100) }, async (folder) => {
+      const selections = listSelections();
+      const [device] = selectionsFor(parseDevices("all", selections), selections);
+      writeTuning(device, tuning);
+      const small = { data: `${folder}/text.txt`, layers: 1, heads: 2, width: 32, evalInterval: 0, evalBatches: 1 };
+      const events: TrainEvent[] = [];
+      const onEvent = (event: TrainEvent) => events.push(event);
+      const noted = async (settings: GivenSettings) => {
+        const { checkpoint } = await train({ ...small, ...settings, devices: String(device.device?.index ?? 0) }, {
+          onEvent,
+        });
+        return JSON.parse(Deno.readTextFileSync(`${checkpoint}/trainer.json`)).tunings;
+      };
+      const expected = [{ key: keyOf(device), mode: "quick", products: tuning.products }];
+      assert.deepEqual(await noted({ out: `${folder}/run`, steps: 2 }), expected);
+      Deno.removeSync(tuningFile(device));
+      assert.deepEqual(await noted({ resume: `${folder}/run`, steps: 3 }), expected);
+      assert.ok(!events.some((event) => event.event === "message" && event.message.includes("tuning")));
+      assert.equal(readTuning(device), undefined);
+    })
+  ));
