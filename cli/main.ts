@@ -20,6 +20,10 @@ function command(program: Command, name: string, summary: string, examples: stri
   return made;
 }
 
+/** Of commands that are often too short to time kernels for. */
+const tunedBefore =
+  "\nMatrix products use the kernels that `muster tune` or a training on the same GPU found fastest; none are timed here.";
+
 /** The program with all its commands; `run` is given what the chosen one does; `versionShown` is what --version prints. */
 export function build(run: (action: () => Promise<number>) => void, versionShown = ""): Command {
   const program = new Command("muster")
@@ -71,7 +75,7 @@ export function build(run: (action: () => Promise<number>) => void, versionShown
     .option("--stall-timeout <s>", "seconds that a rank waits for another before all is given up (default: 60)")
     .option("--json", "print a JSON object for each text, one per line")
     .action((options: Options) => run(async () => await (await import("./generate.ts")).generateCommand(options)));
-  addSettings(generate, ["precision"]);
+  addSettings(generate, ["precision"]).addHelpText("after", tunedBefore);
   const evaluate = command(program, "eval", "measure a model's loss on data", [
     "muster eval --checkpoint runs/1 --data moby-dick",
   ])
@@ -81,7 +85,7 @@ export function build(run: (action: () => Promise<number>) => void, versionShown
     .option("--sequence-length <n>", "tokens in a window")
     .option("--json", "print the result as JSON")
     .action((options: Options) => run(async () => await (await import("./evaluate.ts")).evaluateCommand(options)));
-  addSettings(evaluate, ["precision"]);
+  addSettings(evaluate, ["precision"]).addHelpText("after", tunedBefore);
   command(program, "plot", "draw a run's loss curve, in the terminal and as SVG", [
     "muster plot runs/1",
     "muster plot runs/1 --svg loss.svg",
@@ -127,10 +131,14 @@ export function build(run: (action: () => Promise<number>) => void, versionShown
     .action((parts: string[], options: Options) =>
       run(async () => await (await import("./bench.ts")).benchCommand(parts, options))
     );
-  command(program, "tune", "time kernels of matrix products on the GPUs and keep the fastest for training", [
+  command(program, "tune", "time kernels of matrix products on the GPUs and keep the fastest", [
     "muster tune",
     "muster tune --full --devices 0",
   ])
+    .addHelpText(
+      "after",
+      "\nTraining does it on a GPU's first use (--tune); generate, eval, plan and verify use what was found, too.",
+    )
     .option("--devices <list>", "GPUs, as `muster devices` lists them (default: all that training would use)")
     .option("--full", "try all variants, and weights in bf16 too: some two minutes for a GPU")
     .option("--again", "also where that was done before")

@@ -9,7 +9,7 @@ import type { ProductVariants } from "../gpu/capabilities.ts";
 import type { Selection } from "../gpu/select.ts";
 import { isTuned, type Tuning, type TuningMode } from "../kernels/tune_matmul.ts";
 import { tuneInWorker } from "./rank.ts";
-import { keyOf, type NotedTuning, readTuning, type TuningKey, writeTuning } from "./tuning_file.ts";
+import { keyOf, type NotedTuning, readTuning, tuningIsOff, type TuningKey, writeTuning } from "./tuning_file.ts";
 
 /** How a device's tuning is come by. */
 interface TuningHooks {
@@ -64,7 +64,7 @@ export async function tuneSelections(
   mode: "off" | TuningMode,
   report: (message: string) => void,
 ): Promise<TunedDevices> {
-  if (mode === "off" || Deno.env.get("MUSTER_TUNE") === "off") return { selections, tunings };
+  if (mode === "off" || tuningIsOff()) return { selections, tunings };
   const own: NotedTuning[] = [];
   const tuned: Selection[] = [];
   for (const selection of selections) {

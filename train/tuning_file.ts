@@ -97,6 +97,19 @@ export function readTuning(selection: Selection): StoredTuning | undefined {
   }
 }
 
+/** True if the environment forbids what the tuner chooses, for the same numbers each time: it chooses by time. */
+export function tuningIsOff(): boolean {
+  return Deno.env.get("MUSTER_TUNE") === "off";
+}
+
+/** Selections with what is kept of their devices' tunings: for work that is too short to tune for. */
+export function withKeptTuning(selections: readonly Selection[]): Selection[] {
+  return selections.map((selection) => {
+    const products = tuningIsOff() ? undefined : readTuning(selection)?.products;
+    return products ? { ...selection, products } : selection;
+  });
+}
+
 /** Keeps a tuning; who reads meanwhile sees the old file or the new one. */
 export function writeTuning(selection: Selection, { classes, seconds }: Tuning): void {
   const file = tuningFile(selection);

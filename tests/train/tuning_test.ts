@@ -1,13 +1,18 @@
 import assert from "node:assert/strict";
-import { tuneSelections, tuningOf } from "../../train/tuning.ts";
-import { keyOf, readNoted, readTuning, tuningFile, writeTuning } from "../../train/tuning_file.ts";
+import { byteTokenizer } from "../../data/tokenizer.ts";
 import type { ProductVariant } from "../../gpu/capabilities.ts";
 import { listSelections, type Selection, selectionsFor } from "../../gpu/select.ts";
 import { type ClassTuning, productsOf, type Tuning, type TuningMode } from "../../kernels/tune_matmul.ts";
+import { openCheckpoint } from "../../train/checkpoint.ts";
+import { evaluate } from "../../train/evaluate.ts";
 import type { TrainEvent } from "../../train/events.ts";
+import { generationJobs } from "../../train/generation_job.ts";
 import { parseDevices } from "../../train/launch.ts";
 import type { GivenSettings } from "../../train/settings.ts";
 import { train } from "../../train/trainer.ts";
+import { tuneSelections, tuningOf } from "../../train/tuning.ts";
+import { keyOf, readNoted, readTuning, tuningFile, writeTuning } from "../../train/tuning_file.ts";
+import { modelFolder } from "../fixtures.ts";
 import { withFolder } from "../folder.ts";
 
 const selection: Selection = { device: undefined, ways: [] };
@@ -147,11 +152,15 @@ Deno.test("what a run has noted goes before what is in the cache, unless more is
     for (const none of [undefined, null, "x", {}]) assert.deepEqual(readNoted(none), []);
   }));
 
+const ownDevice = () => {
+  const selections = listSelections();
+  return selectionsFor(parseDevices("all", selections), selections)[0];
+};
+
 Deno.test("a resumed run computes with the kernels that it began with, whatever has become of the cache", () =>
   withCache(() =>
     withFolder({ "text.txt": "the whale swam north for many days\n".repeat(100) }, async (folder) => {
-      const selections = listSelections();
-      const [device] = selectionsFor(parseDevices("all", selections), selections);
+      const device = ownDevice();
       writeTuning(device, tuning);
       const small = { data: `${folder}/text.txt`, layers: 1, heads: 2, width: 32, evalInterval: 0, evalBatches: 1 };
       const events: TrainEvent[] = [];
@@ -168,5 +177,46 @@ Deno.test("a resumed run computes with the kernels that it began with, whatever 
       assert.deepEqual(await noted({ resume: `${folder}/run`, steps: 3 }), expected);
       assert.ok(!events.some((event) => event.event === "message" && event.message.includes("tuning")));
       assert.equal(readTuning(device), undefined);
+    })
+  ));
+
+Deno.test("generate and eval use what was chosen before for their device, and tune nothing; MUSTER_TUNE=off is for the built-in", () =>
+  withCache(() =>
+    withFolder({ "text.txt": "the whale swam north for many days\n".repeat(100) }, async (folder) => {
+      const model = modelFolder("gpt2_tiny").pathname;
+      for (const file of ["config.json", "model.safetensors"]) {
+        Deno.copyFileSync(`${model}/${file}`, `${folder}/${file}`);
+      }
+      for (const [name, text] of Object.entries(byteTokenizer().files())) {
+        Deno.writeTextFileSync(`${folder}/${name}`, text);
+      }
+      const checkpoint = await openCheckpoint(folder);
+      checkpoint.close();
+      const { configuration } = checkpoint;
+      const device = ownDevice();
+      const request = { folder, configuration, prompts: [[1]], tokens: 1, endOfText: undefined, choices: 1, seed: 1 };
+      const sampling = { temperature: 0, topK: 0, topP: 1 };
+      const chosen = () =>
+        generationJobs({ ...request, sampling, devices: String(device.device?.index ?? 0) })[0].selection.products;
+      const evaluated = () =>
+        evaluate({ checkpoint: folder, data: `${folder}/text.txt`, sequences: 8, sequenceLength: 32 });
+      assert.equal(chosen(), undefined);
+      const { loss } = await evaluated();
+      assert.equal(readTuning(device), undefined);
+
+      // No device has so many threads in a workgroup: who uses it fails.
+      const impossible = {
+        family: "tile",
+        rows: 1,
+        columns: 1,
+        tile: { rows: 128, columns: 128, steps: 4, unroll: 4 },
+      } as const;
+      const classes = tuning.classes.map((tuned) => ({ ...tuned, chosen: impossible }));
+      writeTuning(device, { ...tuning, classes });
+      assert.deepEqual(chosen(), productsOf(classes));
+      await assert.rejects(evaluated(), /Cannot compile kernels\/matmul_tile/);
+      Deno.env.set("MUSTER_TUNE", "off");
+      assert.equal(chosen(), undefined);
+      assert.equal((await evaluated()).loss, loss);
     })
   ));
