@@ -53,10 +53,15 @@ export interface BenchOptions extends Partial<TimingOptions> {
 /** Cases are timed in groups that need about so much device memory, each with ceilings of its own. */
 const casesAtATime = 6;
 
+/** The words that select something: parts, and ops by name. */
+export function selectable(cases: readonly KernelCase[] = kernelCases()): string[] {
+  const ops = new Set(cases.map(({ definition }) => definition.name));
+  return ["ceilings", "kernels", "step", "medium", ...ops];
+}
+
 /** What these words select: all but `medium` without any. */
 export function select(words: readonly string[], cases: readonly KernelCase[] = kernelCases()): Selected {
-  const ops = [...new Set(cases.map(({ definition }) => definition.name))];
-  const known = ["ceilings", "kernels", "step", "medium", ...ops];
+  const known = selectable(cases);
   const wrong = words.find((word) => !known.includes(word));
   if (wrong !== undefined) throw new UserError(`There is nothing to measure by the name ${wrong}: ${known.join(", ")}`);
   const all = words.length === 0;

@@ -1,6 +1,7 @@
 /** What shells complete, read from the commands' own definitions. */
 
 import type { Command, Option } from "commander";
+import { selectable } from "../bench/run.ts";
 import { catalogue } from "../data/catalogue.ts";
 import { presets } from "../model/configuration.ts";
 
@@ -50,6 +51,7 @@ function valueOf(text: string, commands: readonly string[]): CompletedValue {
     tokenizer: { words: ["byte", "gpt2"], paths: "files" },
     preset: { words: Object.keys(presets), paths: "none" },
     command: { words: commands, paths: "none" },
+    part: { words: selectable(), paths: "none" },
   };
   return known[text] ?? nothing;
 }

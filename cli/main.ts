@@ -20,6 +20,10 @@ function command(program: Command, name: string, summary: string, examples: stri
   return made;
 }
 
+/** Of commands that are often too short to time kernels for. */
+const tunedBefore =
+  "\nMatrix products use the kernels that `muster tune` or a training on the same GPU found fastest; none are timed here.";
+
 /** The program with all its commands; `run` is given what the chosen one does; `versionShown` is what --version prints. */
 export function build(run: (action: () => Promise<number>) => void, versionShown = ""): Command {
   const program = new Command("muster")
@@ -71,7 +75,7 @@ export function build(run: (action: () => Promise<number>) => void, versionShown
     .option("--stall-timeout <s>", "seconds that a rank waits for another before all is given up (default: 60)")
     .option("--json", "print a JSON object for each text, one per line")
     .action((options: Options) => run(async () => await (await import("./generate.ts")).generateCommand(options)));
-  addSettings(generate, ["precision"]);
+  addSettings(generate, ["precision"]).addHelpText("after", tunedBefore);
   const evaluate = command(program, "eval", "measure a model's loss on data", [
     "muster eval --checkpoint runs/1 --data moby-dick",
   ])
@@ -81,7 +85,7 @@ export function build(run: (action: () => Promise<number>) => void, versionShown
     .option("--sequence-length <n>", "tokens in a window")
     .option("--json", "print the result as JSON")
     .action((options: Options) => run(async () => await (await import("./evaluate.ts")).evaluateCommand(options)));
-  addSettings(evaluate, ["precision"]);
+  addSettings(evaluate, ["precision"]).addHelpText("after", tunedBefore);
   command(program, "plot", "draw a run's loss curve, in the terminal and as SVG", [
     "muster plot runs/1",
     "muster plot runs/1 --svg loss.svg",
@@ -118,19 +122,23 @@ export function build(run: (action: () => Promise<number>) => void, versionShown
     "muster bench matmul attention --devices 1 --json",
   ])
     .argument(
-      "[what...]",
+      "[part...]",
       "ceilings, kernels, the name of an op like matmul, step (of a small GPT), medium (of a larger one, a minute or more); " +
         "left out: all but medium",
     )
     .option("--devices <n>", "the GPU to measure, as `muster devices` numbers them (default: the first)")
     .option("--json", "print all that was measured as JSON")
-    .action((what: string[], options: Options) =>
-      run(async () => await (await import("./bench.ts")).benchCommand(what, options))
+    .action((parts: string[], options: Options) =>
+      run(async () => await (await import("./bench.ts")).benchCommand(parts, options))
     );
-  command(program, "tune", "time kernels of matrix products on the GPUs and keep the fastest for training", [
+  command(program, "tune", "time kernels of matrix products on the GPUs and keep the fastest", [
     "muster tune",
     "muster tune --full --devices 0",
   ])
+    .addHelpText(
+      "after",
+      "\nTraining does it on a GPU's first use (--tune); generate, eval, plan and verify use what was found, too.",
+    )
     .option("--devices <list>", "GPUs, as `muster devices` lists them (default: all that training would use)")
     .option("--full", "try all variants, and weights in bf16 too: some two minutes for a GPU")
     .option("--again", "also where that was done before")

@@ -79,6 +79,7 @@ export const verified: readonly SettingName[] = [
   "dropout",
   "seed",
   "bucketMb",
+  "tune",
   "stallTimeout",
   "json",
 ];

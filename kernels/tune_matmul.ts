@@ -34,17 +34,23 @@ export interface ClassTuning {
   readonly trials: readonly Trial[];
   /** The fastest, or undefined where none was right or there was no time: then the built-in choice holds. */
   readonly chosen: ProductVariant | undefined;
+  /** The mode of which all was tried; undefined where time was over before. */
+  readonly tried: TuningMode | undefined;
 }
 
 /** The result of tuning a device. */
 export interface Tuning {
   readonly classes: readonly ClassTuning[];
+  /** What was chosen, by class. */
   readonly products: ProductVariants;
+  /** Time that it took the last time. */
   readonly seconds: number;
 }
 
-/** Seconds that tuning may take, by mode; what is then not tried stays as built in. */
+/** Seconds that tuning may take, by mode; what is then not tried stays as built in, until the next time. */
 const budgetSeconds: Readonly<Record<TuningMode, number>> = { quick: 6.5, full: 90 };
+/** Element types of B. */
+const typesOf: Readonly<Record<TuningMode, readonly DataType[]>> = { quick: ["f32"], full: ["f32", "bf16"] };
 /** Candidates of a class, the likeliest first. */
 const mostCandidates: Readonly<Record<TuningMode, number>> = { quick: 3, full: 12 };
 /** A variant that takes longer to compile is discarded. */
@@ -66,6 +72,25 @@ const timedSizes: Readonly<Record<MatmulLayout, readonly Sizes[]>> = {
 };
 /** Small, since it is the first thing that an unknown device does; edges are cut off for most tiles, but images can be. */
 const checked: Sizes = { M: 320, N: 192, K: 128 };
+
+function covers(found: ClassTuning | undefined, mode: TuningMode): boolean {
+  return found?.tried === mode || found?.tried === "full";
+}
+
+/** True if nothing that `mode` tries is missing. */
+export function isTuned(classes: readonly ClassTuning[], mode: TuningMode): boolean {
+  const found = new Map(classes.map((tuned) => [tuned.productClass, tuned]));
+  return typesOf[mode].every((b) =>
+    layouts.every((layout) =>
+      timedSizes[layout].every((sizes) => covers(found.get(productClass(layout, sizes, b)), mode))
+    )
+  );
+}
+
+/** What was chosen for these classes. */
+export function productsOf(classes: readonly ClassTuning[]): ProductVariants {
+  return Object.fromEntries(classes.flatMap(({ productClass, chosen }) => chosen ? [[productClass, chosen]] : []));
+}
 
 /** Values of about the size of activations: random bits are slower or faster than these on some drivers. */
 function values(count: number): Float32Array {
@@ -183,32 +208,43 @@ async function reasonAgainst(
   return error <= tolerance ? undefined : "wrong numbers";
 }
 
-/**
- * Tunes `device` for products whose B is of `types`. `tell` hears of each class as it is done; `candidates` may replace what is
- * tried (for tests).
- */
+/** How to tune. */
+interface TuneOptions {
+  /** What was found before: it is kept, and what is missing of `mode` is tried. */
+  readonly before?: readonly ClassTuning[];
+  /** Told of each class as it is done. */
+  readonly tell?: (done: ClassTuning) => void;
+  /** Seconds that it may take; the first class that is missing is tried to its end all the same. */
+  readonly seconds?: number;
+  /** What to try (tests have others). */
+  readonly candidates?: typeof productCandidates;
+}
+
+/** Tunes `device` as `mode` says. */
 export async function tuneProducts(
   device: Device,
   mode: TuningMode,
-  types: readonly DataType[] = ["f32"],
-  { tell, candidates = productCandidates }: {
-    tell?: (done: ClassTuning) => void;
-    candidates?: typeof productCandidates;
-  } = {},
+  { before = [], tell, seconds = budgetSeconds[mode], candidates = productCandidates }: TuneOptions = {},
 ): Promise<Tuning> {
   const start = performance.now();
   const spent = () => (performance.now() - start) / 1e3;
-  const classes: ClassTuning[] = [];
-  for (const b of types) {
+  const found = new Map(before.map((tuned) => [tuned.productClass, tuned]));
+  let finished = 0;
+  const isOver = () => finished > 0 && spent() > seconds;
+  for (const b of typesOf[mode]) {
     for (const layout of layouts) {
-      const expected = await numbersOf(device, layout, b, plain(layout));
+      let expected: Float32Array | undefined;
       const reasons = new Map<string, string | undefined>();
       for (const sizes of timedSizes[layout]) {
         const name = productClass(layout, sizes, b);
+        const known = found.get(name);
+        if (covers(known, mode)) continue;
+        const wanted = candidates(device.capabilities, name).slice(0, mostCandidates[mode]);
         const trials: Trial[] = [];
         const timed: { variant: ProductVariant; program: Program }[] = [];
-        for (const variant of candidates(device.capabilities, name).slice(0, mostCandidates[mode])) {
-          if (spent() > budgetSeconds[mode]) break;
+        for (const variant of wanted) {
+          if (isOver()) break;
+          expected ??= await numbersOf(device, layout, b, plain(layout));
           // A kernel's text is the same for all sizes: it is checked once.
           const key = JSON.stringify(variant);
           if (!reasons.has(key)) reasons.set(key, await reasonAgainst(device, { layout, b }, variant, expected));
@@ -221,15 +257,18 @@ export async function tuneProducts(
           trials.push({ variant, milliseconds: times[i] });
           program.destroy();
         });
-        const done = { productClass: name, sizes, trials, chosen: fastest(trials) };
-        classes.push(done);
+        const tried = trials.length === wanted.length ? mode : undefined;
+        if (tried) finished++;
+        // Less than was known before is no news.
+        if (known && trials.length <= known.trials.length && !tried) continue;
+        const done = { productClass: name, sizes, trials, chosen: fastest(trials), tried };
+        found.set(name, done);
         tell?.(done);
       }
     }
   }
-  const products: Record<string, ProductVariant> = {};
-  for (const { productClass, chosen } of classes) if (chosen) products[productClass] = chosen;
-  return { classes, products, seconds: spent() };
+  const classes = [...found.values()];
+  return { classes, products: productsOf(classes), seconds: spent() };
 }
 
 /** The fastest of the trials, which begin with the likeliest. */

@@ -30,19 +30,21 @@ const lag = messagesUnderWay;
 export class CompressedSum {
   /** What rounding has lost of each element, with error feedback. */
   readonly #residual: Float32Array | undefined;
-  readonly #call: (data: Float32Array, residual: Float32Array | undefined) => Promise<void>;
+  /** What the numbers were multiplied by of which it is. */
+  #scale = 1;
+  readonly #call: (data: Float32Array, residual: () => Float32Array | undefined) => Promise<void>;
 
   /**
    * Nothing is sent yet.
    *
    * @param length elements of each buffer
    * @param compression how numbers travel
-   * @param call has a group carry out `exchange`
+   * @param call has a group carry out `exchange`, with the residual of the call before
    */
   constructor(
     readonly length: number,
     readonly compression: Compression,
-    call: (data: Float32Array, residual: Float32Array | undefined) => Promise<void>,
+    call: (data: Float32Array, residual: () => Float32Array | undefined) => Promise<void>,
   ) {
     if (formats[compression].feedback) this.#residual = new Float32Array(length);
     this.#call = call;
@@ -53,13 +55,22 @@ export class CompressedSum {
    * either, on all members; nothing of it is kept for later calls.
    *
    * @param data `length` elements; not to be touched before the promise is settled
+   * @param scale what the numbers are multiplied by, on all members alike: what a call lost is added to the next in its scale
    * @throws as `ProcessGroup.allReduce`
    */
-  async allReduce(data: Float32Array): Promise<void> {
+  async allReduce(data: Float32Array, scale = 1): Promise<void> {
     if (data.length !== this.length) {
       throw new UserError(`Cannot sum ${data.length} elements: this sum was made for ${this.length}`);
     }
-    await this.#call(data, this.#residual);
+    await this.#call(data, () => this.#residualAt(scale));
+  }
+
+  /** What was lost, of numbers that are multiplied by `scale`. */
+  #residualAt(scale: number): Float32Array | undefined {
+    const [residual, factor] = [this.#residual, scale / this.#scale];
+    this.#scale = scale;
+    if (residual && factor !== 1) { for (let i = 0; i < residual.length; i++) residual[i] *= factor; }
+    return residual;
   }
 }
 

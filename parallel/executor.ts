@@ -46,6 +46,8 @@ export class SharedMemoryExecutor implements CollectiveExecutor {
   readonly #underWay: SumUnderWay[] = [];
   /** Time spent in collectives, copies included, in ms. */
   milliseconds = 0;
+  /** What gradients are multiplied by; on all ranks the same. */
+  scale = 1;
 
   constructor(readonly setup: ExecutorSetup, limit: WaitLimit) {
     const { rank, groups, channels, hostMemories } = setup;
@@ -214,7 +216,7 @@ export class SharedMemoryExecutor implements CollectiveExecutor {
     this.#underWay.push({
       group,
       exchange,
-      asked: group.askMachines(exchange, summand.length, summand.bucket),
+      asked: group.askMachines(exchange, summand.length, summand.bucket, this.scale),
       summand,
     });
     this.#takeSums(() => false);

@@ -46,8 +46,10 @@ export const allocator: Allocator = {
 
 /** Areas of a member that are used in turn: with other machines several sums are under way. */
 const turnsOf = (machines: MachinePlace | undefined) => machines ? 4 : 2;
-/** Behind the members' counters: sums over machines that are done, and those asked for with the turn and length of each. */
-export const machineWords = 2 * counterWords;
+/** Words of what is asked for of a sum over machines: turn, length, bucket, scale. */
+export const requestWords = 4;
+/** Behind the members' counters: how many sums over machines are done; how many are asked for, and what of each. */
+export const machineWords = 3 * counterWords;
 
 /** Bytes of a group's memory, for each of its members. */
 export function groupBytesPerMember({ areaElements, turns }: Pick<GroupSetup, "areaElements" | "turns">): number {

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { areaOf, counterWords, type GroupSetup, scratchStart } from "./group_setup.ts";
+import { areaOf, counterWords, type GroupSetup, requestWords, scratchStart } from "./group_setup.ts";
 
 /** What is asked for: the sum over machines of the beginning of the first member's area of a turn. */
 export interface SumRequest {
@@ -12,6 +12,8 @@ export interface SumRequest {
   readonly length: number;
   /** Which of the group's buffers it is; step by step the same. */
   readonly bucket: number;
+  /** What all its numbers are multiplied by, as f32; on all machines the same. */
+  readonly scale: number;
 }
 
 /** The word that counts sums that are there. */
@@ -25,21 +27,30 @@ function askedWord(setup: GroupSetup): number {
 }
 
 function requestWord(setup: GroupSetup, number: number): number {
-  return askedWord(setup) + 1 + 3 * ((number >>> 0) % setup.turns);
+  return askedWord(setup) + 1 + requestWords * ((number >>> 0) % setup.turns);
+}
+
+/** The bits of an f32 as a word, and back. */
+const word = new DataView(new ArrayBuffer(4));
+function asWord(value: number): number {
+  word.setFloat32(0, value);
+  return word.getInt32(0);
+}
+function asFloat(bits: number): number {
+  word.setInt32(0, bits);
+  return word.getFloat32(0);
 }
 
 /** Asks for a sum, under the next number. */
-export function ask(words: Int32Array, setup: GroupSetup, number: number, { turn, length, bucket }: SumRequest): void {
-  const at = requestWord(setup, number);
-  words[at] = turn;
-  words[at + 1] = length;
-  words[at + 2] = bucket;
+export function ask(words: Int32Array, setup: GroupSetup, number: number, request: SumRequest): void {
+  const { turn, length, bucket, scale } = request;
+  words.set([turn, length, bucket, asWord(scale)], requestWord(setup, number));
   Atomics.store(words, askedWord(setup), number);
   Atomics.notify(words, askedWord(setup));
 }
 
-/** How to sum in place, over all machines. */
-export type SumOverMachines = (data: Float32Array, bucket: number) => Promise<void>;
+/** How to sum in place, over all machines: numbers that are multiplied by `scale`. */
+export type SumOverMachines = (data: Float32Array, bucket: number, scale: number) => Promise<void>;
 
 /** Longest time between turns of a thread that waits, in ms. */
 const aliveMilliseconds = 60_000;
@@ -60,7 +71,7 @@ export async function serveSums(setup: GroupSetup, sum: SumOverMachines, signal:
       }
       const next = (done + 1) | 0;
       const at = requestWord(setup, next);
-      await sum(areas[words[at]].subarray(0, words[at + 1]), words[at + 2]);
+      await sum(areas[words[at]].subarray(0, words[at + 1]), words[at + 2], asFloat(words[at + 3]));
       done = next;
       Atomics.store(words, doneWord(setup), done);
       Atomics.notify(words, doneWord(setup));

@@ -131,7 +131,7 @@ export class ProcessGroup {
       length,
       compression,
       (data, residual) =>
-        this.#call("compressed all-reduce", length, detail, () => exchange(this.#member, memory, data, residual)),
+        this.#call("compressed all-reduce", length, detail, () => exchange(this.#member, memory, data, residual())),
     );
   }
 

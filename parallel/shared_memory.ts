@@ -136,10 +136,14 @@ export class Group {
     this.status.trace?.end();
   }
 
-  /** Asks for the sum over all machines of `length` elements in the first member's area, once all have met; its number. */
-  askMachines(exchange: number, length: number, bucket = 0): number {
+  /**
+   * Asks for the sum over all machines of `length` elements in the first member's area, once all have met; its number. What
+   * rounding loses of a bucket's numbers, which are multiplied by `scale`, is added to the next of that bucket.
+   */
+  askMachines(exchange: number, length: number, bucket = 0, scale = 1): number {
     const asked = this.#asked = (this.#asked + 1) | 0;
-    if (this.index === 0) ask(this.#counters, this.setup, asked, { turn: exchange % this.setup.turns, length, bucket });
+    const turn = exchange % this.setup.turns;
+    if (this.index === 0) ask(this.#counters, this.setup, asked, { turn, length, bucket, scale });
     return asked;
   }
 

@@ -10,11 +10,18 @@ import { version } from "./version.ts";
 
 /** A state as it is saved. */
 export function checkpointOf(
-  { configuration, tokenizerFiles, settings, run, dataHash, sequenceLength }: PreparedRun,
+  { configuration, tokenizerFiles, settings, run, dataHash, sequenceLength, tunings }: PreparedRun,
   memory: CheckpointMemory,
   step: number,
   losses: { loss?: number; validationLoss?: number } = {},
 ): CheckpointContents {
-  const trainer = { muster: version, settings: { ...settings, out: run }, dataHash, sequenceLength, ...losses };
+  const trainer = {
+    muster: version,
+    settings: { ...settings, out: run },
+    dataHash,
+    sequenceLength,
+    tunings,
+    ...losses,
+  };
   return { step, configuration, tokenizerFiles, ...memory, trainer };
 }

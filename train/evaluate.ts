@@ -7,11 +7,14 @@ import { openDataset, resolveData } from "../data/dataset.ts";
 import { validationLoader } from "../data/loader.ts";
 import { loadTokenizer } from "../data/tokenizer.ts";
 import { UserError } from "../errors.ts";
-import { openDevice } from "../gpu/open.ts";
+import { noDeviceError, openDevice } from "../gpu/open.ts";
+import { listSelections, type Selection, selectionsFor } from "../gpu/select.ts";
 import type { Precision } from "../graph/tensor.ts";
 import { openCheckpoint } from "./checkpoint.ts";
+import { parseDevices } from "./launch.ts";
 import { ModelProgram } from "./model_program.ts";
 import { soleRank } from "./rank_layout.ts";
+import { withKeptTuning } from "./tuning_file.ts";
 
 /** What to evaluate. */
 export interface EvaluateOptions {
@@ -44,6 +47,13 @@ export interface Evaluation {
 /** Windows computed at a time. */
 const batch = 4;
 
+/** The GPU that training would use first. */
+function firstDevice(): Selection {
+  const selections = listSelections();
+  if (selections.length === 0) throw noDeviceError();
+  return withKeptTuning(selectionsFor(parseDevices("all", selections).slice(0, 1), selections))[0];
+}
+
 /** Evaluates a checkpoint. */
 export async function evaluate(options: EvaluateOptions): Promise<Evaluation> {
   const checkpoint = await openCheckpoint(options.checkpoint);
@@ -72,7 +82,7 @@ export async function evaluate(options: EvaluateOptions): Promise<Evaluation> {
         sequenceLength: length,
         count: options.sequences ?? Infinity,
       });
-      const device = await openDevice();
+      const device = await openDevice({ selection: firstDevice() });
       try {
         const model = await ModelProgram.create(device, {
           configuration,

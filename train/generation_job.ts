@@ -16,6 +16,7 @@ import { type RankLayout, soleRank } from "./rank_layout.ts";
 import type { SamplingOptions } from "./sampling.ts";
 import { trainOptions } from "./options.ts";
 import { completeSettings } from "./settings.ts";
+import { withKeptTuning } from "./tuning_file.ts";
 import { blockRowsOf, type TurnOptions } from "./turns.ts";
 
 /** Seconds that a rank waits for another before all is given up, where nothing else is asked for. */
@@ -113,7 +114,7 @@ export function generationJobs(request: TokenRequest): GenerationJob[] {
   const selections = listSelections();
   if (selections.length === 0) throw noDeviceError();
   const devices = devicesOf(request, selections);
-  const chosen = selectionsFor(devices, selections);
+  const chosen = withKeptTuning(selectionsFor(devices, selections));
   const last = rankAt(mesh, { data: 0, pipeline: pp - 1, tensor: 0 });
   const mailboxes = Array.from({ length: slots }, () => createMailbox(last));
   const positions = configuration.maximumSequenceLength;

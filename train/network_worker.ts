@@ -104,20 +104,20 @@ class Service {
     this.#watch(status);
     if (tune && made.length > 0) await this.#guard(this.#tune(made.map(({ group }) => group)));
     for (const { setup, lane, group } of made) {
-      const sums = new Map<number, ProcessGroup | CompressedSum>();
-      // Numbers of the run go as they are.
-      const sumOf = (bucket: number, length: number) => {
-        if (lane === 0 || compression === "none") return group;
-        return sums.getOrInsertComputed(bucket, () => group.compressed(length, compression));
-      };
-      const sum = async (data: Float32Array, bucket: number) => {
+      const sums = new Map<number, CompressedSum>();
+      const sum = async (data: Float32Array, bucket: number, scale: number) => {
         const megabytes = (data.byteLength / 1e6).toPrecision(3);
         this.#traces[lane]?.next(
           0,
           lane === 0 ? "sum of numbers" : `all-reduce of bucket ${bucket}, ${megabytes} MB`,
           "collective",
         );
-        await sumOf(bucket, data.length).allReduce(data);
+        // Numbers of the run go as they are.
+        if (lane === 0 || compression === "none") await group.allReduce(data);
+        else {
+          const compressed = sums.getOrInsertComputed(bucket, () => group.compressed(data.length, compression));
+          await compressed.allReduce(data, scale);
+        }
         this.#traces[lane]?.close();
         this.#tellTrace();
       };

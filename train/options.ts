@@ -145,7 +145,8 @@ export const trainOptions = {
   tune: choice(
     "quick",
     ["off", "quick", "full"],
-    "kernels of matrix products to time on a GPU's first use: none, a few (some 10 s), or all; `muster tune` shows them",
+    "kernels of matrix products to time on a GPU's first use: none, a few (some 10 s), or all; `muster tune` shows them; " +
+      "a resumed run keeps its own",
   ),
   cpuOffload: choice("none", ["none", "optimizer"], "what is kept in host memory instead of on the GPU"),
   balance: text(

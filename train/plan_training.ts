@@ -18,6 +18,7 @@ import { type NodesOptions, type NodesPlan, planNodes } from "./plan_nodes.ts";
 import { type Pick, pickOf, planMesh, type PlanRequest, type Survey, surveyMeshes } from "./planner.ts";
 import { type LoadedModel, settleModel } from "./run_model.ts";
 import { type CompleteSettings, completeSettings, type GivenSettings } from "./settings.ts";
+import { withKeptTuning } from "./tuning_file.ts";
 
 /** GPUs that are not here: all alike, one rank on each. */
 export interface DescribedGpus {
@@ -86,7 +87,8 @@ async function localHardware(
   if (selections.length === 0) throw noDeviceError();
   const devices = parseDevices(settings.devices, selections);
   onProgress(`measuring GPU ${[...new Set(devices)].join(", ")}`);
-  const measured = await measureDevices(selections, devices, { width, precision: settings.precision });
+  const tuned = settings.tune === "off" ? selections : withKeptTuning(selections);
+  const measured = await measureDevices(tuned, devices, { width, precision: settings.precision });
   return shareHardware(devices.map((index) => ({ index, hardware: measured.get(index)! })));
 }
 

@@ -22,6 +22,7 @@ import { type LoadedModel, settleModel } from "./run_model.ts";
 import { nextRunFolder } from "./run_folder.ts";
 import { type CompleteSettings, completeSettings, type GivenSettings, inheritedSettings } from "./settings.ts";
 import { shareBatch, unequalCopies } from "./share_batch.ts";
+import { type NotedTuning, readNoted } from "./tuning_file.ts";
 
 /** Everything about a run that is settled before a device is touched, and other machines are met. */
 export interface PreparedRun {
@@ -39,6 +40,8 @@ export interface PreparedRun {
   readonly mesh: Mesh;
   /** Of each rank. */
   readonly selections: readonly Selection[];
+  /** What the run has noted of tunings; at first those that it goes on from. */
+  readonly tunings: readonly NotedTuning[];
   /** True if the devices of this machine's copies of the model differ. */
   readonly unequal: boolean;
   readonly dataFolder: string;
@@ -55,6 +58,7 @@ interface SavedState {
   readonly settings: CompleteSettings;
   readonly dataHash: string;
   readonly sequenceLength: number;
+  readonly tunings?: unknown;
 }
 
 /** Settings, data and model of a run. */
@@ -149,6 +153,7 @@ export async function prepareRun(given: GivenSettings, onEvent: (event: TrainEve
     sequenceLength,
     mesh,
     selections: selectionsFor(devices, selections),
+    tunings: readNoted(saved?.tunings),
     unequal: isUnequal(mesh),
     dataFolder,
     dataHash: train.sha256,

@@ -14,7 +14,7 @@ import type { Selection } from "../gpu/select.ts";
 import type { GenerationJob } from "./generation_job.ts";
 import type { Hardware, MeasuredWork } from "./hardware.ts";
 import type { NetworkMessage, NetworkOptions, NetworkOrder } from "./network_protocol.ts";
-import type { Tuning, TuningMode } from "../kernels/tune_matmul.ts";
+import type { ClassTuning, Tuning, TuningMode } from "../kernels/tune_matmul.ts";
 import { packFailure, type RankJob, type RankMessage } from "./rank_protocol.ts";
 
 const workerName = "muster rank";
@@ -41,7 +41,12 @@ export type RankTask =
 type LookTask =
   | { readonly kind: "describe"; readonly selection: Selection }
   | { readonly kind: "measure"; readonly selection: Selection; readonly work: MeasuredWork }
-  | { readonly kind: "tune"; readonly selection: Selection; readonly mode: TuningMode };
+  | {
+    readonly kind: "tune";
+    readonly selection: Selection;
+    readonly mode: TuningMode;
+    readonly before: readonly ClassTuning[];
+  };
 
 /** What a Worker is to do that has links to other machines; orders follow. */
 interface NetworkTask {
@@ -120,12 +125,13 @@ export function measureInWorker(
   return look({ kind: "measure", selection, work });
 }
 
-/** Opens a device in a Worker and tunes it, or tells why it cannot be. */
+/** Opens a device in a Worker and tunes it, from what was found before on, or tells why it cannot be. */
 export function tuneInWorker(
   selection: Selection,
   mode: TuningMode,
+  before: readonly ClassTuning[],
 ): Promise<Tuning | { readonly reason: string }> {
-  return look({ kind: "tune", selection, mode });
+  return look({ kind: "tune", selection, mode, before });
 }
 
 if (isRankWorker()) {
@@ -142,7 +148,7 @@ if (isRankWorker()) {
       } else if (data.kind === "measure") {
         post(await (await import("./measure.ts")).measureHardware(data.selection, data.work));
       } else if (data.kind === "tune") {
-        post(await (await import("./tuning_worker.ts")).tuneDevice(data.selection, data.mode));
+        post(await (await import("./tuning_worker.ts")).tuneDevice(data.selection, data.mode, data.before));
       } else post(await (await import("../gpu/list.ts")).adapterFacts(data.selection));
     } catch (error) {
       if ("job" in data || data.kind === "network") post({ type: "failed", failure: packFailure(error) });

@@ -41,12 +41,12 @@ function chooseMicroBatch(device: Device, job: RankJob, options: Omit<ModelGraph
 }
 
 /** Skips a step whose gradients are too large for f16; false if the norm is not finite and that is no remedy. */
-function settleScale({ model, scaler }: Run, gradNorm: number): boolean {
+function settleScale({ model, executor, scaler }: Run, gradNorm: number): boolean {
   const finite = Number.isFinite(gradNorm);
   if (!scaler) return finite;
   if (finite) scaler.good();
   else if (!scaler.overflowed()) return false;
-  model.lossScale = scaler.scale;
+  model.lossScale = executor.scale = scaler.scale;
   return true;
 }
 
@@ -173,7 +173,7 @@ export async function trainOnRank(job: RankJob, post: (message: RankMessage) => 
         executor.status.allow(rank, patienceOf(settings).usual);
         const count = settings.evalBatches * settings.batchSize;
         const scaler = loadScaler(job);
-        model.lossScale = scaler?.scale ?? 1;
+        model.lossScale = executor.scale = scaler?.scale ?? 1;
         return loop({
           job,
           executor,

@@ -66,10 +66,10 @@ export async function train(given: GivenSettings, hooks: TrainHooks = {}): Promi
   const started = performance.now();
   const onEvent = hooks.onEvent ?? (() => {});
   const untuned = await prepareRun(given, onEvent);
-  const selections = await tuneSelections(untuned.selections, untuned.settings.tune, (message) => {
+  const tuned = await tuneSelections(untuned, untuned.settings.tune, (message) => {
     onEvent({ event: "message", message });
   });
-  const prepared = { ...untuned, selections };
+  const prepared = { ...untuned, ...tuned };
   const { run } = prepared;
   const record = new RunRecord(prepared, onEvent);
   const cluster = prepared.place && new Cluster(prepared.place, prepared, record, hooks.signal);

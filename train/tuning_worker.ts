@@ -5,14 +5,18 @@
 
 import { openDevice } from "../gpu/open.ts";
 import type { Selection } from "../gpu/select.ts";
-import { tuneProducts, type Tuning, type TuningMode } from "../kernels/tune_matmul.ts";
+import { type ClassTuning, tuneProducts, type Tuning, type TuningMode } from "../kernels/tune_matmul.ts";
 
-/** Opens the device and tries what `mode` says. */
-export async function tuneDevice(selection: Selection, mode: TuningMode): Promise<Tuning> {
+/** Opens the device and tries what `mode` says and is not there `before`. */
+export async function tuneDevice(
+  selection: Selection,
+  mode: TuningMode,
+  before: readonly ClassTuning[],
+): Promise<Tuning> {
   const { products: _, ...untuned } = selection;
   const device = await openDevice({ selection: untuned });
   try {
-    return await tuneProducts(device, mode, mode === "full" ? ["f32", "bf16"] : ["f32"]);
+    return await tuneProducts(device, mode, { before });
   } finally {
     await device.destroy();
   }

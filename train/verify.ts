@@ -6,13 +6,14 @@
 import { prepare } from "../data/prepare.ts";
 import { messageOf, UserError } from "../errors.ts";
 import { noDeviceError } from "../gpu/open.ts";
-import { listSelections } from "../gpu/select.ts";
+import { listSelections, selectionsFor } from "../gpu/select.ts";
 import type { Precision } from "../graph/tensor.ts";
 import { worldSize } from "../parallel/mesh.ts";
 import { parseDevices } from "./launch.ts";
 import { allLayouts, type Layout, parseLayout } from "./layouts.ts";
 import { completeSettings, type GivenSettings } from "./settings.ts";
 import { train } from "./trainer.ts";
+import { tuneSelections } from "./tuning.ts";
 
 /** The law: losses of a layout are within this of those of one rank, relatively. Halves are rounded in other places. */
 export const lossBounds: Readonly<Record<Precision, number>> = { f32: 1e-4, f16: 1e-3, bf16: 5e-3 };
@@ -123,10 +124,13 @@ export async function verifyLayouts(given: GivenSettings, options: VerifyOptions
   const { layouts: text = "all", onStart = () => {}, onCheck = () => {}, onMessage = () => {}, signal } = options;
   const devices = ranksOf(given, onMessage);
   const layouts = layoutsFor(text, devices.length);
-  const bound = lossBounds[completeSettings(given).precision];
+  const { precision, tune } = completeSettings(given);
+  const bound = lossBounds[precision];
   const folder = Deno.makeTempDirSync({ prefix: "muster-verify-" });
   let count = 0;
   try {
+    // Every training has the same kernels then, and what takes time is told before the first.
+    await tuneSelections({ selections: selectionsFor(devices, listSelections()), tunings: [] }, tune, onMessage);
     const settings: GivenSettings = {
       ...(given.model === undefined && given.init === undefined ? smallModel(devices.length) : {}),
       steps: 5,

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { withFolder } from "../folder.ts";
+import { selectable } from "../../bench/run.ts";
 import { build } from "../../cli/main.ts";
 import { bashScript, fishScript, zshScript } from "../../cli/completion_scripts.ts";
 import { type CompletedFlag, completionsOf } from "../../cli/completion_table.ts";
@@ -63,6 +64,7 @@ Deno.test("completionsOf() has every command and flag, choices of the table, and
   assert.deepEqual(argument("completions"), { words: ["bash", "zsh", "fish"], paths: "none" });
   assert.deepEqual(argument("help")!.words, completions.commands.map(({ name }) => name));
   assert.equal(argument("plot")!.paths, "folders");
+  assert.deepEqual(argument("bench"), { words: selectable(), paths: "none" });
   assert.equal(argument("train"), undefined);
 });
 
@@ -99,12 +101,14 @@ await testWith(
       "muster generate --checkp\truns/\t --prompts a\\ \t",
       "muster comp\tzs\t",
       "muster help comm\t",
+      "muster bench ceil\tlayern\t",
       "muster train --zero=\t\t9",
     ]);
     assert.match(told, /^<train><--lr-schedule><cosine><--out><runs\/><--data><text\.txt>\r$/m);
     assert.match(told, /^<generate><--checkpoint><runs\/1\/?><--prompts><a file\.txt>\r$/m);
     assert.match(told, /^<completions><zsh>\r$/m);
     assert.match(told, /^<help><comm-bench>\r$/m);
+    assert.match(told, /^<bench><ceilings><layernorm>\r$/m);
     assert.match(told, /^0 +1 +2 +3 *\r$/m);
   },
 );
@@ -116,11 +120,13 @@ await testWith("zsh completes the same", ["zsh", "script"], async (folder) => {
     "muster trai\t--lr-sched\tcos\t--out ru\t --data te\t",
     "muster comp\tzs\t",
     "muster help comm\t",
+    "muster bench ceil\tlayern\t",
     "muster prepare a\\ \t",
   ]);
   assert.match(told, /^<train><--lr-schedule=cosine><--out=?>?<?runs\/?><--data=?>?<?text\.txt>\r$/m);
   assert.match(told, /^<completions><zsh>\r$/m);
   assert.match(told, /^<help><comm-bench>\r$/m);
+  assert.match(told, /^<bench><ceilings><layernorm>\r$/m);
   assert.match(told, /^<prepare><a file\.txt>\r$/m);
 });
 
@@ -133,6 +139,8 @@ await testWith("fish completes the same", ["fish"], async (folder) => {
     "muster train --data mo",
     "muster help pl",
     "muster plot ru",
+    "muster bench st",
+    "muster bench step medi",
     "muster train --lr-s",
     "muster train --steps ",
   ];
@@ -149,6 +157,8 @@ await testWith("fish completes the same", ["fish"], async (folder) => {
     "moby-dick",
     "plan,plot",
     "runs/",
+    "step",
+    "medium",
     "--lr-schedule",
   ]);
 });

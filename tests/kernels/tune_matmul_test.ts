@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import type { ProductVariant } from "../../gpu/capabilities.ts";
-import { type ClassTuning, tuneProducts } from "../../kernels/tune_matmul.ts";
+import { type ClassTuning, isTuned, tuneProducts } from "../../kernels/tune_matmul.ts";
 import { withDevice } from "./harness.ts";
 
 Deno.test("the tuner keeps a variant whose numbers are the plain kernel's and discards others", () =>
@@ -18,7 +18,7 @@ Deno.test("the tuner keeps a variant whose numbers are the plain kernel's and di
     const before = device.capabilities;
     device.capabilities = { ...before, subgroupSize: 32 };
     const told: ClassTuning[] = [];
-    const { products, classes, seconds } = await tuneProducts(device, "quick", ["f32"], {
+    const { products, classes, seconds } = await tuneProducts(device, "quick", {
       tell: (done) => told.push(done),
       candidates: (_, name) => name.startsWith("NT") ? [wrong, plain] : [large, plain],
     });
@@ -33,4 +33,30 @@ Deno.test("the tuner keeps a variant whose numbers are the plain kernel's and di
     assert.match(failed.reason!, /Cannot compile kernels\/matmul_tile\.wgsl/);
     assert.deepEqual(products["NN small f32"], plain);
     assert.ok(seconds > 0);
+  }));
+
+Deno.test("where time is over the tuner keeps what it has, at least a class more, and goes on with the rest", () =>
+  withDevice(async (device) => {
+    const plain: ProductVariant = { family: "direct", rows: 8, columns: 4 };
+    const candidates = () => [plain, { ...plain, rows: 4 }];
+    let before: readonly ClassTuning[] = [];
+    for (const finished of [1, 2]) {
+      const { classes, products } = await tuneProducts(device, "quick", { before, seconds: 0, candidates });
+      assert.deepEqual(classes.map(({ tried }) => tried), classes.map((_, i) => i < finished ? "quick" : undefined));
+      // What was there is as it was, times included.
+      assert.deepEqual(classes.slice(0, finished - 1), before.slice(0, finished - 1));
+      assert.equal(Object.keys(products).length, finished);
+      assert.ok(!isTuned(classes, "quick"));
+      before = classes;
+    }
+    // A class that was begun is no worse for a time in which nothing of it could be tried.
+    const begun = before.map((tuned, i) =>
+      i === 3 ? { ...tuned, trials: before[0].trials.slice(0, 1), chosen: plain } : tuned
+    );
+    const { classes } = await tuneProducts(device, "quick", { before: begun, seconds: 0, candidates });
+    assert.deepEqual(classes[3], begun[3]);
+    assert.equal(classes[2].tried, "quick");
+    const all = classes.map((tuned) => ({ ...tuned, tried: "quick" as const }));
+    assert.ok(isTuned(all, "quick") && !isTuned(all, "full"));
+    assert.deepEqual((await tuneProducts(device, "quick", { before: all, seconds: 0, candidates })).classes, all);
   }));

@@ -120,6 +120,26 @@ Deno.test("With what was lost before, the mean of sums in int8 comes to the true
   assert.ok(await meanError(size, 100, false) > 0.5);
 });
 
+Deno.test("What a sum in int8 has lost is added in the scale of the next: scales of powers of two change no bit of the sums", async () => {
+  const [size, length] = [3, 2000];
+  const scales = [1, 1024, 2048, 2048, 0.5, 0.25, 4];
+  /** Sums of call after call, divided by their scales; those are told to the sum, or not. */
+  const sumsWith = async (scales: readonly number[], told: boolean) => {
+    const hashes: string[] = [];
+    await together(size, async (group, rank) => {
+      const sum = group.compressed(length, "int8");
+      const calls = scales.map((scale, step) => noise(rank, length, step).map((value) => value * scale));
+      // All are under way at once: each takes what the one before it has lost.
+      await Promise.all(calls.map((data, i) => told ? sum.allReduce(data, scales[i]) : sum.allReduce(data)));
+      if (rank === 0) hashes.push(...calls.map((data, i) => hashOf(data.map((value) => value / scales[i]))));
+    });
+    return hashes;
+  };
+  const unscaled = await sumsWith(scales.map(() => 1), true);
+  assert.deepEqual(await sumsWith(scales, true), unscaled);
+  assert.notDeepEqual((await sumsWith(scales, false)).slice(1), unscaled.slice(1));
+});
+
 Deno.test("Members send 2 (n - 1) / n of the encoded bytes: 0.504 of f32's in f16, 0.5 in bf16, 0.254 in int8", async () => {
   const length = 400_000;
   for (const compression of compressions) {

@@ -37,19 +37,24 @@ Deno.test("sums are made in place, in the order in which they are asked for, bey
     words.fill(start, doneWord(setup), doneWord(setup) + 1);
     for (let turn = 0; turn < setup.turns; turn++) areaOf(setup, 0, turn).fill(turn + 1);
     const controller = new AbortController();
-    const made: [bucket: number, length: number][] = [];
+    const made: [bucket: number, length: number, scale: number][] = [];
     let underWay = 0;
-    const sum = async (data: Float32Array, bucket: number) => {
+    const sum = async (data: Float32Array, bucket: number, scale: number) => {
       assert.equal(++underWay, 1);
       await new Promise((resolve) => setTimeout(resolve, 1));
-      made.push([bucket, data.length]);
+      made.push([bucket, data.length, scale]);
       data.forEach((value, i) => data[i] = 10 * value);
       underWay--;
     };
     // As many as can be under way are asked for before anybody serves, the rest one by one.
     const numbers = Array.from({ length: 10 }, (_, i) => (start + 1 + i) | 0);
-    const place = (i: number) => ({ turn: (i + 3) % setup.turns, length: 128 - i, bucket: 100 + i });
-    ask(words, setup, start, { turn: 0, length: 0, bucket: 0 });
+    const place = (i: number) => ({
+      turn: (i + 3) % setup.turns,
+      length: 128 - i,
+      bucket: 100 + i,
+      scale: 2 ** (2 * i - 5),
+    });
+    ask(words, setup, start, { turn: 0, length: 0, bucket: 0, scale: 1 });
     numbers.slice(0, setup.turns).forEach((number, i) => ask(words, setup, number, place(i)));
     const served = serveSums(setup, sum, controller.signal);
     for (let i = setup.turns; i < numbers.length; i++) {
@@ -57,7 +62,7 @@ Deno.test("sums are made in place, in the order in which they are asked for, bey
       ask(words, setup, numbers[i], place(i));
     }
     await until(() => doneOf(setup) === numbers[9]);
-    assert.deepEqual(made, numbers.map((_, i) => [place(i).bucket, place(i).length]));
+    assert.deepEqual(made, numbers.map((_, i) => [place(i).bucket, place(i).length, place(i).scale]));
     // Elements behind what was asked for are as they were.
     for (let turn = 0; turn < setup.turns; turn++) {
       const times = made.filter(([bucket]) => place(bucket - 100).turn === turn);
@@ -79,7 +84,7 @@ Deno.test("who serves ends when told to while nothing is asked for, and with wha
     setTimeout(() => controller.abort(), 20);
     await served;
     const failing = serveSums(setup, () => Promise.reject(new Error("the link broke")), new AbortController().signal);
-    ask(wordsOf(setup), setup, 1, { turn: 1, length: 3, bucket: 0 });
+    ask(wordsOf(setup), setup, 1, { turn: 1, length: 3, bucket: 0, scale: 1 });
     await assert.rejects(failing, /^Error: the link broke$/);
     assert.equal(doneOf(setup), 0);
   }));

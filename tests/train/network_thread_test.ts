@@ -2,13 +2,13 @@
 
 import assert from "node:assert/strict";
 import { UserError } from "../../errors.ts";
-import { createGroup } from "../../parallel/group_setup.ts";
-import { ask } from "../../parallel/machine_sums.ts";
+import { areaOf, createGroup } from "../../parallel/group_setup.ts";
+import { ask, doneWord } from "../../parallel/machine_sums.ts";
 import { createStatusMemory } from "../../parallel/status.ts";
 import { NetworkThread } from "../../train/network_thread.ts";
 import { freePort } from "../network/nodes.ts";
 
-const offer = { description: {}, facts: {}, lanes: 1 };
+const offer = { description: {}, facts: {}, lanes: 2 };
 
 /** Two threads that have met, and of each the promise of word that the world has ended. */
 async function two(body: (threads: NetworkThread[], losses: Promise<Error>[]) => Promise<void>): Promise<void> {
@@ -51,7 +51,7 @@ Deno.test("when a sum fails though nobody is lost, all machines hear that the wo
   two(async (threads, losses) => {
     for (const [rank, thread] of threads.entries()) {
       const group = createGroup([0], 64, undefined, { rank, size: 2 });
-      ask(new Int32Array(group.memory.buffer), group, 1, { turn: 1, length: 16 * (1 + rank), bucket: 0 });
+      ask(new Int32Array(group.memory.buffer), group, 1, { turn: 1, length: 16 * (1 + rank), bucket: 0, scale: 1 });
       const status = createStatusMemory(1);
       thread.serve({
         groups: [group],
@@ -69,6 +69,36 @@ Deno.test("when a sum fails though nobody is lost, all machines hear that the wo
     );
     // Who comes too late to part learns it.
     for (const thread of threads) await assert.rejects(thread.leave(false), /ended already/);
+  }));
+
+Deno.test("what int8 has lost of a bucket is added in the scale of the next sum that ranks ask for", () =>
+  two(async (threads) => {
+    await Promise.all(threads.map(async (thread, rank) => {
+      const groups = [0, 1].map(() => createGroup([0], 64, undefined, { rank, size: 2 }));
+      const [, group] = groups;
+      thread.serve({
+        groups,
+        status: createStatusMemory(1),
+        timeoutSeconds: 60,
+        compression: "int8",
+        algorithm: "auto",
+        tune: false,
+        trace: false,
+      });
+      const words = new Int32Array(group.memory.buffer);
+      const data = areaOf(group, 0, 1);
+      // Less than half a step of int8 beside 1: of the first sum nothing of it arrives, and of the second twice as much.
+      const sums = [];
+      for (const [i, scale] of [1, 1024].entries()) {
+        data.fill(0.003 * scale).fill(scale, 0, 1);
+        ask(words, group, i + 1, { turn: 1, length: 64, bucket: 5, scale });
+        const wait = Atomics.waitAsync(words, doneWord(group), i);
+        if (wait.async) await wait.value;
+        sums.push(data[63] / scale);
+      }
+      assert.deepEqual(sums, [0, Math.fround(2 / 127)]);
+    }));
+    await Promise.all(threads.map((thread) => thread.leave(false)));
   }));
 
 Deno.test("who is to make sums for a world that has ended makes none, nor says that it lives", () =>
