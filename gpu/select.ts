@@ -10,6 +10,7 @@
 
 import type { ProductVariants } from "./capabilities.ts";
 import { MachineError } from "../errors.ts";
+import { driverManifests, manifestNames, separator } from "./manifests.ts";
 import { prepareVectorWidth } from "./vector_width.ts";
 import { listVulkanDevices, type VulkanDevice } from "./vulkan.ts";
 
@@ -47,41 +48,6 @@ function sameKind(a: VulkanDevice, b: VulkanDevice): boolean {
 /** True if both are the same device, as far as drivers tell. */
 function sameDevice(a: VulkanDevice, b: VulkanDevice): boolean {
   return sameKind(a, b) && a.uuid === b.uuid && a.pci === b.pci;
-}
-
-const manifestNames = ["VK_DRIVER_FILES", "VK_ICD_FILENAMES"] as const;
-const separator = Deno.build.os === "windows" ? ";" : ":";
-
-/** Folders in which the loader looks for manifests on systems like Linux, in its order. */
-function manifestFolders(): string[] {
-  const home = Deno.env.get("HOME") ?? "/";
-  const paths = (name: string, fallback: string) => (Deno.env.get(name) || fallback).split(separator).filter(Boolean);
-  return [
-    ...paths("XDG_CONFIG_HOME", `${home}/.config`),
-    ...paths("XDG_CONFIG_DIRS", "/etc/xdg"),
-    "/usr/local/etc",
-    "/etc",
-    ...paths("XDG_DATA_HOME", `${home}/.local/share`),
-    ...paths("XDG_DATA_DIRS", "/usr/local/share:/usr/share"),
-  ];
-}
-
-/** Manifests of the drivers that the loader reads, on systems like Linux; they need not be there if the environment names them. */
-export function driverManifests(): string[] {
-  for (const name of manifestNames) {
-    const given = Deno.env.get(name);
-    if (given) return given.split(separator).filter(Boolean);
-  }
-  const added = (Deno.env.get("VK_ADD_DRIVER_FILES") ?? "").split(separator).filter(Boolean);
-  const found = [...new Set(manifestFolders())].flatMap((folder) => {
-    try {
-      return [...Deno.readDirSync(`${folder}/vulkan/icd.d`)].map(({ name }) => `${folder}/vulkan/icd.d/${name}`)
-        .filter((path) => path.endsWith(".json")).sort();
-    } catch {
-      return [];
-    }
-  });
-  return [...added, ...found];
 }
 
 /** Runs `body` with other values in the environment. */

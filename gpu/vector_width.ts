@@ -1,13 +1,42 @@
 /**
  * How wide Mesa's software driver (lavapipe) computes. It takes 256 bits even where the CPU has 512, which doubles the rate of
- * multiply-adds on some and makes subgroups of 16 lanes. It reads the width once, when it first lists its device.
+ * multiply-adds on some and makes subgroups of 16 lanes. It reads the width once, when it first lists its device: what can be
+ * known of it before is what its manifest tells.
  * @module
  */
+
+import { driverManifests } from "./manifests.ts";
 
 /** Mesa's own variable; what the user has set stays. */
 const variable = "LP_NATIVE_VECTOR_WIDTH";
 /** Mesa's folder of compiled kernels. Its entries do not tell the width: code for another one would be run, at its speed. */
 const folderVariable = "MESA_SHADER_CACHE_DIR";
+
+/**
+ * Mesa 22.3 by the third number of the version in its manifests, which is that of Vulkan's headers and grows with each Mesa. There
+ * a training step takes 62 ms with 512 bits and 101 with 256. Mesa 25.0, for which it takes 283 and 98, shuffles 16 lanes in a
+ * loop, as later ones will.
+ */
+const measuredHeader = 230;
+
+/** True if these manifests of drivers tell of lavapipe, and of none for which 512 bits were not measured to be faster. */
+export function lavapipeGains(manifests: readonly string[]): boolean {
+  const headers = manifests.flatMap((text) =>
+    /libvulkan_lvp/.test(text) ? [Number(/"api_version"\s*:\s*"\d+\.\d+\.(\d+)"/.exec(text)?.[1])] : []
+  );
+  return headers.length > 0 && headers.every((header) => header === measuredHeader);
+}
+
+/** The texts of the manifests that can be read; the loader leaves the others out too. */
+function readManifests(): string[] {
+  return driverManifests().flatMap((path) => {
+    try {
+      return [Deno.readTextFileSync(path)];
+    } catch {
+      return [];
+    }
+  });
+}
 
 /** Parts of AVX-512 that compilers use together. */
 const needed = ["avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"];
@@ -78,7 +107,7 @@ let prepared = false;
 export function prepareVectorWidth(): void {
   if (prepared) return;
   prepared = true;
-  const wanted = widthEnvironment(Deno.env, () => wideVectorsPay(readCpuinfo()));
+  const wanted = widthEnvironment(Deno.env, () => wideVectorsPay(readCpuinfo()) && lavapipeGains(readManifests()));
   try {
     // Mesa makes none but the last.
     if (wanted[folderVariable]) Deno.mkdirSync(wanted[folderVariable], { recursive: true });

@@ -5,7 +5,7 @@
 
 import type { DeviceDescription } from "../gpu/list.ts";
 import { noDeviceError } from "../gpu/open.ts";
-import { driverManifests } from "../gpu/select.ts";
+import { driverManifests } from "../gpu/manifests.ts";
 import { loaderVersion } from "../gpu/vulkan.ts";
 import { formatBytes } from "../graph/plan.ts";
 import { failed, type Finding, fine, warning } from "./finding.ts";

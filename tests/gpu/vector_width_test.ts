@@ -1,7 +1,8 @@
 /** The width of lavapipe's vectors: on which CPUs it is raised, and that compiled kernels of widths are kept apart. */
 
 import assert from "node:assert/strict";
-import { wideVectorsPay, widthEnvironment } from "../../gpu/vector_width.ts";
+import { driverManifests } from "../../gpu/manifests.ts";
+import { lavapipeGains, wideVectorsPay, widthEnvironment } from "../../gpu/vector_width.ts";
 
 const avx512 = "avx512f avx512dq avx512cd avx512bw avx512vl";
 /** As Linux writes it, a second core behind the first. */
@@ -22,6 +23,27 @@ Deno.test("512 bits are taken on AMD from Zen 5 and on Intel with half precision
     ["", false],
   ];
   assert.deepEqual(cases.map(([text]) => wideVectorsPay(text)), cases.map(([, pays]) => pays));
+});
+
+const manifest = (library: string, version?: string) =>
+  JSON.stringify({ ICD: { library_path: library, api_version: version }, file_format_version: "1.0.0" }, null, 4);
+
+Deno.test("512 bits are taken for lavapipe of Mesa 22.3, and where there is no other", () => {
+  const [old, next, unknown] = ["1.1.230", "1.4.305", undefined].map((version) =>
+    manifest("/usr/lib/libvulkan_lvp.so", version)
+  );
+  const radeon = manifest("libvulkan_radeon.so", "1.4.305");
+  const cases: [string[], boolean][] = [
+    [[old], true],
+    [[radeon, old], true],
+    [[next], false],
+    [[old, next], false],
+    [[unknown], false],
+    [[radeon], false],
+    [["", "{"], false],
+    [[], false],
+  ];
+  assert.deepEqual(cases.map(([manifests]) => lavapipeGains(manifests)), cases.map(([, gains]) => gains));
 });
 
 Deno.test("a user's width stays, and each width has a folder of compiled kernels", () => {
@@ -63,9 +85,21 @@ Deno.test("lavapipe computes with the width that is asked for, from a folder of 
       assert.equal(opened.subgroupSize, width / 32);
       assert.ok([...Deno.readDirSync(opened.folder!)].length > 0, "nothing was kept");
     }
-    // By itself: as the CPU has it.
+    // By itself: as CPU and driver have it.
     const { name, folder: own } = await open({ MESA_SHADER_CACHE_DIR: folder });
     if (name.startsWith("llvmpipe")) assert.equal(/512 bits/.test(name), own === `${folder}/muster-mesa-512-bit`);
+    // The same driver, if its manifest says that it is another; the loader takes a folder of manifests too.
+    const library = driverManifests().filter((path) =>
+      path.includes("lvp")
+    ).map((path) => JSON.parse(Deno.readTextFileSync(path)).ICD.library_path as string)[0];
+    if (!library) {
+      return;
+    }
+    Deno.mkdirSync(`${folder}/drivers`);
+    Deno.writeTextFileSync(`${folder}/drivers/lvp.json`, manifest(library, "1.4.305"));
+    const other = await open({ MESA_SHADER_CACHE_DIR: folder, VK_DRIVER_FILES: `${folder}/drivers` });
+    assert.match(other.name, /llvmpipe.*(128|256) bits/);
+    assert.equal(other.folder, folder);
   } finally {
     Deno.removeSync(folder, { recursive: true });
   }
