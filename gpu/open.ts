@@ -92,25 +92,39 @@ export function memoryOf(selection: Selection | undefined): number | undefined {
   return device.freeBytes ?? device.memoryBytes;
 }
 
-async function requestDevice(adapter: GPUAdapter, wanted: readonly string[]): Promise<GPUDevice> {
+/**
+ * Opens a device with all of the features, or with as many as are granted together, earlier ones first: adapters grant some that
+ * they do not list, and refuse some that they do.
+ */
+export async function requestDevice(adapter: GPUAdapter, wanted: readonly string[]): Promise<GPUDevice> {
   const requiredLimits: Record<string, number> = {};
   for (const name of raisedLimits) requiredLimits[name] = adapter.limits[name];
-  // Adapters do not list every feature that they grant, so the wish is tried, and what is last in it dropped when refused.
-  for (let count = wanted.length; count >= 0; count--) {
+  const request = (features: readonly string[]) =>
+    adapter.requestDevice({ requiredFeatures: features as GPUFeatureName[], requiredLimits });
+  try {
+    return await request(wanted);
+  } catch {
+    // Which of them is refused is not told.
+  }
+  let granted: readonly string[] = [];
+  let device: GPUDevice | undefined;
+  for (const name of wanted) {
     try {
-      const requiredFeatures = wanted.slice(0, count) as GPUFeatureName[];
-      return await adapter.requestDevice({ requiredFeatures, requiredLimits });
-    } catch (error) {
-      if (count === 0) {
-        throw new MachineError(
-          `${adapterName(adapter.info)} cannot be opened: ${
-            (error as Error).message
-          }; an update of its driver may help`,
-        );
-      }
+      const next = await request([...granted, name]);
+      device?.destroy();
+      device = next;
+      granted = [...granted, name];
+    } catch {
+      // This one.
     }
   }
-  throw new Error("unreachable");
+  try {
+    return device ?? await request([]);
+  } catch (error) {
+    throw new MachineError(
+      `${adapterName(adapter.info)} cannot be opened: ${(error as Error).message}; an update of its driver may help`,
+    );
+  }
 }
 
 /** Opens the GPU of this thread. Ask once per Worker: a later request may be answered with another GPU. */
@@ -120,7 +134,7 @@ export async function openDevice(options: OpenOptions = {}): Promise<Device> {
   const { info } = adapter;
   const subgroups = options.subgroups ?? Deno.env.get("MUSTER_SUBGROUPS") !== "off";
   const listed = optionalFeatures.filter((name) => adapter.features.has(name));
-  const gpu = await requestDevice(adapter, [...listed, ...(subgroups ? ["subgroups"] : [])]);
+  const gpu = await requestDevice(adapter, [...(subgroups ? ["subgroups"] : []), ...listed]);
   const bindingLimit = gpu.limits.maxStorageBufferBindingSize;
   const capabilities: Capabilities = {
     name: adapterName(info),

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { MachineError } from "../../errors.ts";
-import { openDevice } from "../../gpu/open.ts";
+import { openDevice, requestDevice } from "../../gpu/open.ts";
 import { withDevice } from "../kernels/harness.ts";
 
 Deno.test("Device reads back what was written, in one piece and in many", () =>
@@ -94,4 +94,31 @@ Deno.test("openDevice() does without subgroups when told to", async () => {
   const device = await openDevice({ subgroups: false });
   assert.equal(device.capabilities.subgroupSize, 0);
   await device.destroy();
+});
+
+Deno.test("a device has every feature that is granted, whichever is refused; one that cannot be opened is named", async () => {
+  const wanted = ["a", "b", "c"];
+  /** An adapter that refuses some sets of features, and what came of asking it. */
+  const ask = async (refuses: (features: readonly string[]) => boolean) => {
+    const open = new Set<readonly string[]>();
+    const adapter = {
+      limits: {},
+      info: { description: "Liar" },
+      requestDevice({ requiredFeatures }: { requiredFeatures: readonly string[] }) {
+        if (refuses(requiredFeatures)) return Promise.reject(new TypeError("no"));
+        open.add(requiredFeatures);
+        return Promise.resolve({ features: requiredFeatures, destroy: () => open.delete(requiredFeatures) });
+      },
+    };
+    const device = await requestDevice(adapter as unknown as GPUAdapter, wanted);
+    assert.deepEqual([...open], [device.features], "others were left open");
+    return [...device.features].join("");
+  };
+  assert.equal(await ask(() => false), "abc");
+  assert.equal(await ask((features) => features.includes("a")), "bc");
+  assert.equal(await ask((features) => features.includes("b")), "ac");
+  assert.equal(await ask((features) => features.includes("c")), "ab");
+  assert.equal(await ask((features) => features.length > 1), "a");
+  assert.equal(await ask((features) => features.length > 0), "");
+  await assert.rejects(ask(() => true), { name: "MachineError", message: /^Liar cannot be opened: no; / });
 });
