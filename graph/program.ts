@@ -33,6 +33,9 @@ export interface RunOptions {
 export class Program extends TensorMemory {
   readonly #segments = new Map<string, Segment>();
   readonly #uniforms: GPUBuffer[] = [];
+  /** Uniform blocks that are not there yet, for one upload. */
+  #gathered: Uint32Array[] = [];
+  #slot = 0;
   readonly #absent: GPUBuffer;
   readonly #images: readonly GPUTexture[];
   /** Submitted since the device was last waited for, in ms. */
@@ -68,6 +71,15 @@ export class Program extends TensorMemory {
       buffers = await device.createBuffers(plan.buffers);
     }
     const program = new Program(device, plan, buffers);
+    await program.#prepare(compiled).catch((error) => {
+      program.destroy();
+      throw error;
+    });
+    return program;
+  }
+
+  async #prepare(compiled: CreateOptions["compiled"]): Promise<void> {
+    const { device, plan } = this;
     assertSplittable(plan, device.capabilities);
     await compileKernels(device, plan, compiled);
     for (const [name, planned] of plan.segments) {
@@ -78,20 +90,15 @@ export class Program extends TensorMemory {
           const pipeline = await device.pipeline(planned.kernel, bindingsOf(planned));
           const guess = guessMilliseconds(planned, device.capabilities);
           const boxes = cutGrid(planned.workgroups, Math.ceil(guess / dispatchMilliseconds));
-          pieces.push(...program.#makePieces(planned, pipeline, boxes, guess));
+          pieces.push(...this.#makePieces(planned, pipeline, boxes, guess));
         }
         stretches.push({ pieces, ends: submitEnds(pieces), collective });
       }
-      program.#segments.set(name, { stretches, runs: 0 });
+      this.#segments.set(name, { stretches, runs: 0 });
     }
-    program.#flushUniforms();
+    this.#flushUniforms();
     device.check();
-    return program;
   }
-
-  // Uniform blocks are gathered here and uploaded in one write.
-  #gathered: Uint32Array[] = [];
-  #slot = 0;
 
   #makePieces(planned: PlannedDispatch, pipeline: GPUComputePipeline, boxes: Box[], milliseconds: number): Piece[] {
     const { device, plan } = this;

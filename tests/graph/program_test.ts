@@ -1,7 +1,9 @@
 import assert from "node:assert/strict";
 import { matmul } from "../../kernels/matmul.ts";
 import { residualAdd } from "../../kernels/residual_add.ts";
-import { Graph } from "../../graph/graph.ts";
+import { windowOf } from "../../graph/dispatch.ts";
+import { Graph, type OpDefinition } from "../../graph/graph.ts";
+import { imageOf } from "../../graph/images.ts";
 import { Program } from "../../graph/program.ts";
 import { withDevice } from "../kernels/harness.ts";
 
@@ -55,3 +57,49 @@ Deno.test("Program computes the same with tiny chunks of memory", () =>
     assert.deepEqual(part, Float32Array.of(9000, 9006, 9012));
     program.destroy();
   }, { chunkBytes: 4096 }));
+
+Deno.test("Program.create() frees what it has made when a kernel does not compile", () =>
+  withDevice(async (device) => {
+    const build = (code: string) => {
+      const graph = new Graph();
+      const [a, b] = ["a", "b"].map((name) => graph.tensor(name, [64, 64], "input"));
+      const broken: OpDefinition<object> = {
+        name: "broken",
+        infer: ([a]) => [{ shape: a.shape }],
+        lower: ({ inputs, outputs }) => [{
+          kernel: { file: "test", variant: "", code },
+          windows: [imageOf(windowOf(inputs[0])), windowOf(outputs[0])],
+          uniforms: [],
+          workgroups: [1, 1, 1],
+          flops: 0,
+          bytes: 0,
+        }],
+      };
+      graph.segment("run", () => {
+        graph.add(matmul, [a, b], { layout: "NN" });
+        graph.add(broken, [a], {});
+      });
+      return graph;
+    };
+    // What the device keeps for itself is made here.
+    (await Program.create(device, build("@compute @workgroup_size(1) fn main() {}"))).destroy();
+    const alive = new Set<GPUBuffer | GPUTexture>();
+    let made = 0;
+    const watch = <T extends GPUBuffer | GPUTexture>(memory: T): T => {
+      const destroy = memory.destroy.bind(memory);
+      alive.add(memory);
+      made++;
+      return Object.assign(memory, {
+        destroy: () => {
+          alive.delete(memory);
+          destroy();
+        },
+      });
+    };
+    const { createBuffer, createImage } = device;
+    device.createBuffer = (...all) => watch(createBuffer.apply(device, all));
+    device.createImage = (...all) => watch(createImage.apply(device, all));
+    await assert.rejects(Program.create(device, build("fn main() { nothing }")), /^MachineError: Cannot compile test/);
+    assert.ok(made >= 4, `${made} buffers and textures`);
+    assert.equal(alive.size, 0);
+  }));
