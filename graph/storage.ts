@@ -3,7 +3,7 @@
  * `{{storage 1 x vec4f}}` (binding, name, type as the kernel sees it) and calls `load_x(i)` and `store_x(i, value)`.
  *
  * Halves lie in pairs in u32 and are unpacked to f32, so they need no feature of the device. bf16 is rounded to nearest even,
- * NaN stays NaN; an f16 beyond 65,504 becomes infinite.
+ * NaN stays NaN; what rounds to more than f16's 65,504 becomes infinite or NaN.
  * @module
  */
 
@@ -21,7 +21,11 @@ const packPair: Readonly<Record<HalfType, string>> = {
   let h = select(r, (b >> vec2u(16u)) | vec2u(0x40u), (b & vec2u(0x7fffffffu)) > vec2u(0x7f800000u));
   return h.x | (h.y << 16u);
 }`,
-  f16: "fn packPair(v: vec2f) -> u32 { return pack2x16float(v); }",
+  // What pack2x16float makes of numbers that are too large WGSL leaves open: steps are skipped by what is not finite.
+  f16: `fn packPair(v: vec2f) -> u32 {
+  let large = (bitcast<vec2u>(v) & vec2u(0x7fffffffu)) >= vec2u(0x477ff000u);
+  return pack2x16float(v) | select(0u, 0x7c00u, large.x) | select(0u, 0x7c000000u, large.y);
+}`,
 };
 
 /** Load and store of one binding of halves, by the type that the kernel sees. One element alone cannot be stored. */
