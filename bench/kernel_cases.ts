@@ -89,6 +89,8 @@ function products(): KernelCase[] {
         layout,
       }, { gradient: false })
     ),
+    // The gradient of a narrow weight in a large batch: few workgroups, long sums.
+    make(matmul, "TN 128x8192x128", [[8 * rows, 128], [8 * rows, 128]], { layout: "TN" }, { gradient: false }),
     // A linear layer with all that its gradient takes: two products, the bias's sum.
     make(matmul, "linear 1024x768x768", [[rows, width], weight(width, width), weight(width)], {
       layout: "NN",

@@ -15,6 +15,8 @@ export interface ProductVariant {
   readonly images?: boolean;
   /** `tile`: rows, columns and steps of a workgroup's tile, and steps that are unrolled. */
   readonly tile?: { readonly rows: number; readonly columns: number; readonly steps: number; readonly unroll: number };
+  /** Where there are fewer workgroups than this, long sums are cut into parts until there are about as many; never if left out. */
+  readonly split?: number;
 }
 
 /** Variants by class of product. */

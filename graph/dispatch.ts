@@ -59,6 +59,8 @@ export interface Target {
   readonly capabilities: Capabilities;
   /** Row indices at which `tensor` is cut: `[0, …, rowCount]`. */
   cuts(tensor: Tensor): readonly number[];
+  /** Memory (f32) for the op being lowered alone, whose dispatches write it before they read it; undefined beyond what is bound at once. */
+  scratch(shape: readonly number[]): Tensor | undefined;
 }
 
 /**

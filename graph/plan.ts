@@ -11,8 +11,8 @@ import { type CollectiveAttributes, isCollective } from "./collective.ts";
 import { checkTypes, type Dispatch, type Target } from "./dispatch.ts";
 import type { Graph, Op } from "./graph.ts";
 import { assignImages, type ImageShape, type ImageUse } from "./images.ts";
-import { cutsOf, layOut, type Part } from "./layout.ts";
-import { elementCount, type Role, rowSize, type Tensor } from "./tensor.ts";
+import { alignment, cutsOf, layOut, type Part } from "./layout.ts";
+import { elementCount, type Role, rowCount, rowSize, type Tensor } from "./tensor.ts";
 
 /** A dispatch and the op it came from. */
 export interface PlannedDispatch extends Dispatch {
@@ -46,7 +46,7 @@ export interface Plan {
   readonly buffers: readonly number[];
   /** Textures to create, for windows that are bound as images. */
   readonly images: readonly ImageShape[];
-  /** Placements by tensor id. */
+  /** Placements by tensor id; those of scratch memory behind those of the graph's tensors. */
   readonly placements: readonly (readonly Placement[])[];
   /** Bytes by role; activations count once however many share the memory. */
   readonly bytes: Readonly<Record<Role, number>>;
@@ -67,15 +67,27 @@ interface Life {
 /** Plans `graph` for a device. `chunkBytes` may lower the size of buffers below what the device states. */
 export function makePlan(graph: Graph, capabilities: Capabilities, chunkBytes = capabilities.chunkBytes): Plan {
   const limit = Math.floor(Math.min(chunkBytes, capabilities.bindingLimit) / 256) * 256;
-  const layout = layOut(graph, limit);
-  const target: Target = { capabilities, cuts: (tensor) => cutsOf(layout.parts[tensor.id]) };
-
+  const laidOut = layOut(graph, limit);
+  const layout = { parts: [...laidOut.parts], blocks: [...laidOut.blocks] };
+  const tensors = [...graph.tensors];
   const segments = new Map<string, Stretch[]>();
   const lives: Life[] = layout.blocks.map(({ bytes, owner }, block) => {
     const kept = hostRoles.includes(owner.role);
     return { block, bytes, first: kept ? 0 : Infinity, last: kept ? Infinity : -1 };
   });
   let time = 0;
+  const scratch = (shape: readonly number[]): Tensor | undefined => {
+    const bytes = Math.ceil(4 * elementCount({ shape }) / alignment) * alignment;
+    if (bytes > limit) return undefined;
+    const id = tensors.length;
+    const tensor: Tensor = { id, name: `scratch.${id}`, shape, dtype: "f32", role: "activation", rowUnit: 64 };
+    tensors.push(tensor);
+    const block = layout.blocks.push({ bytes, owner: tensor }) - 1;
+    layout.parts.push([{ block, offset: 0, startRow: 0, rows: rowCount(tensor) }]);
+    lives.push({ block, bytes, first: time, last: time });
+    return tensor;
+  };
+  const target: Target = { capabilities, cuts: (tensor) => cutsOf(layout.parts[tensor.id]), scratch };
   for (const [name, ops] of graph.segments) {
     const stretches: Stretch[] = [];
     const begun = time;
@@ -120,7 +132,7 @@ export function makePlan(graph: Graph, capabilities: Capabilities, chunkBytes = 
       length: part.rows * rowSize(tensor),
     };
   };
-  const placements = graph.tensors.map((tensor) => layout.parts[tensor.id].map((part) => place(part, tensor)));
+  const placements = tensors.map((tensor) => layout.parts[tensor.id].map((part) => place(part, tensor)));
 
   const blocksOf = (tensor: Tensor) => layout.parts[tensor.id].map(({ block }) => block);
   const images = assignImages([...segments.values()].flat(), blocksOf);

@@ -22,6 +22,8 @@ export interface Epilogue {
   readonly images: boolean;
   /** TN: the sums of B's columns are added to a vector of N, by the workgroups of the first rows: they read all of B anyway. */
   readonly sums?: boolean;
+  /** C holds the sums of a part of K for each z of the grid, and behind each part a row for the sums of B's columns (`matmul_split.ts`). */
+  readonly partial?: boolean;
 }
 
 /** The plain product. */
@@ -29,18 +31,25 @@ export const noEpilogue: Epilogue = { bias: false, addend: false, accumulate: fa
 
 /** A short name for messages and profiles. */
 export function epilogueName(epilogue: Epilogue): string {
-  const { bias, addend, accumulate, activation, sums } = epilogue;
-  return [bias && "bias", addend && "addend", accumulate && "accumulate", activation, sums && "sums"].filter(Boolean)
+  const { bias, addend, accumulate, activation, sums, partial } = epilogue;
+  return [
+    partial && "partial",
+    bias && "bias",
+    addend && "addend",
+    accumulate && "accumulate",
+    activation,
+    sums && "sums",
+  ].filter(Boolean)
     .map((part) => ` +${part}`).join("");
 }
 
 /**
  * WGSL of the bindings 3 to 6 (c, bias or sums, addend, side) and of functions for sums of `type` (f32, or vec4f, whose columns are
  * counted in vectors): `biasOf(column)`, which kernels add once a column; `finish(row, column, start, sum)`, which stores a sum if it
- * lies inside C; and `addSum(column, sum)` for the sum of a column of B.
+ * lies inside C; and `addSum(column, start, sum)` for the sum of a column of B.
  */
 export function epilogueText(epilogue: Epilogue, type: "f32" | "vec4f"): string {
-  const { bias, addend, accumulate, activation, sums, images } = epilogue;
+  const { bias, addend, accumulate, activation, sums, images, partial } = epilogue;
   const width = type === "vec4f" ? 4 : 1;
   const place = images ? "start + column, row" : "index";
   const read = (binding: number, name: string) =>
@@ -66,9 +75,16 @@ fn biasOf(column: u32) -> ${type} {
 }`
       : "",
     sums
-      ? `{{storage 4 sums ${type}}}
-fn addSum(column: u32, sum: ${type}) {
-  if (column < parameters.N / ${width}u) { store_sums(column, load_sums(column) + sum); }
+      ? `${partial ? "" : `{{storage 4 sums ${type}}}`}
+fn addSum(column: u32, start: u32, sum: ${type}) {
+  let p = parameters;
+  if (column < p.N / ${width}u) {
+    ${
+        partial
+          ? `store_c(start + p.M * (p.ldc / ${width}u) + column, sum)`
+          : "store_sums(column, load_sums(column) + sum)"
+      };
+  }
 }`
       : "",
     addend ? read(5, "addend") : "",

@@ -3,6 +3,7 @@
  * @module
  */
 
+import type { ProductVariant } from "../gpu/capabilities.ts";
 import {
   ceilDivide,
   type Dispatch,
@@ -15,10 +16,11 @@ import {
 import type { Op } from "../graph/graph.ts";
 import { imageOf } from "../graph/images.ts";
 import { bytesOf, rowCount, rowSize, type Tensor } from "../graph/tensor.ts";
-import type { Epilogue } from "./matmul_epilogue.ts";
+import { type Epilogue, noEpilogue } from "./matmul_epilogue.ts";
 import { type MatmulLayout, registerKernel, workgroupColumns } from "./matmul_register.ts";
+import { addParts, splitOf } from "./matmul_split.ts";
 import { tileKernel } from "./matmul_tile.ts";
-import { chooseProduct, type Sizes } from "./matmul_variants.ts";
+import { chooseProduct, type Sizes, variantOf } from "./matmul_variants.ts";
 
 /** Constants of a product. */
 export interface MatmulAttributes {
@@ -68,11 +70,12 @@ export function lowerMatmul(op: Op<MatmulAttributes>, target: Target): Dispatch[
     side: activation === "gelu" ? outputs[1] : activation ? rest[rest.length - 1] : undefined,
   };
   const sizes = sizesOf(a, b, op.attributes);
-  const parts = batch > 1 ? [whole(sizes)] : pieces(target, layout, sizes, operands);
-  return parts.map((piece) => product(target, op, sizes, piece, operands));
+  const variant = variantOf(target.capabilities, layout, sizes, b.dtype);
+  const parts = batch > 1 ? [whole(sizes)] : pieces(target, layout, sizes, operands, variant);
+  return parts.flatMap((piece) => product(target, op, sizes, piece, operands, variant));
 }
 
-/** The part of a product that one dispatch computes. */
+/** The part of a product that one dispatch computes, or two where its sums are cut into parts. */
 interface Piece {
   readonly m: RowRange;
   readonly n: RowRange;
@@ -103,15 +106,15 @@ function pieces(
   layout: MatmulLayout,
   sizes: Sizes,
   { a, b, c, addend, side }: Operands,
+  { split }: ProductVariant,
 ): Piece[] {
   const all = whole(sizes);
   const likeC = [c, addend, side].filter((tensor) => tensor !== undefined);
   // Rows of C are M; rows of A are M, or K when transposed; rows of B are K, or N when transposed.
   const m = rowRanges(target, layout === "TN" ? likeC : [a, ...likeC]);
   const n = layout === "NT" ? rowRanges(target, [b]) : [all.n];
-  const k = layout === "NT"
-    ? [all.k]
-    : rowRanges(target, layout === "TN" ? [a, b] : [b]).flatMap((range) => sumRanges(target, range, c));
+  const rows = layout === "NT" ? [all.k] : rowRanges(target, layout === "TN" ? [a, b] : [b]);
+  const k = layout === "NT" || split ? rows : rows.flatMap((range) => sumRanges(target, range, c));
   return m.flatMap((m) => n.flatMap((n) => k.map((k) => ({ m, n, k }))));
 }
 
@@ -127,53 +130,78 @@ interface Operands {
   readonly side: Tensor | undefined;
 }
 
-function product(target: Target, op: Op<MatmulAttributes>, sizes: Sizes, piece: Piece, operands: Operands): Dispatch {
-  const { layout, accumulate, batch = 1, activation } = op.attributes;
+/** What follows the sums of a piece; whether it reads images is for the kernel to say. */
+function epilogueOf(op: Op<MatmulAttributes>, sizes: Sizes, { m, k }: Piece, operands: Operands): Epilogue {
+  const { accumulate, activation } = op.attributes;
+  const first = k.start === 0;
+  // An activation function waits for the last of several sums.
+  const last = k.start + k.count === sizes.K;
+  return {
+    bias: operands.bias !== undefined && first,
+    addend: operands.addend !== undefined && first,
+    accumulate: accumulate || !first,
+    ...(activation && last ? { activation } : {}),
+    ...(operands.sums && m.start === 0 ? { sums: true } : {}),
+    images: false,
+  };
+}
+
+function product(
+  target: Target,
+  op: Op<MatmulAttributes>,
+  sizes: Sizes,
+  piece: Piece,
+  operands: Operands,
+  variant: ProductVariant,
+): Dispatch[] {
+  const { layout, batch = 1, activation } = op.attributes;
   const { m, n, k } = piece;
   const { a, b, c, bias, sums, addend, side } = operands;
-  const first = k.start === 0;
   const rowsOf = (tensor: Tensor, range: RowRange): Window => batch > 1 ? windowOf(tensor) : windowOf(tensor, range);
   const windowA = rowsOf(a, layout === "TN" ? k : m);
   const windowB = rowsOf(b, layout === "NT" ? n : k);
   const [imageA, imageB] = batch > 1 ? [] : [imageOf(windowA), imageOf(windowB)];
-  const chosen = chooseProduct(target.capabilities, {
+  const chosen = chooseProduct(target.capabilities, variant, {
     layout,
     sizes: { M: m.count, N: n.count, K: k.count },
-    b: b.dtype,
     c: c.dtype,
     images: imageA !== undefined && imageB !== undefined,
   });
   const fromImages = "register" in chosen && chosen.register.images;
-  // An activation function waits for the last of several sums.
-  const last = k.start + k.count === sizes.K;
-  const reads = [addend, activation === "geluGradient" ? side : undefined].filter((tensor) => tensor !== undefined);
-  const images = fromImages && reads.every((tensor) => imageOf(rowsOf(tensor, m)) !== undefined);
-  const epilogue: Epilogue = {
-    bias: bias !== undefined && first,
-    addend: addend !== undefined && first,
-    accumulate: accumulate || !first,
-    ...(activation && last ? { activation } : {}),
-    ...(sums && m.start === 0 ? { sums: true } : {}),
-    images,
-  };
-  const read = (tensor: Tensor) => images ? imageOf(rowsOf(tensor, m)) : rowsOf(tensor, m);
-  const types = [a, b, c, bias ?? sums, addend, side].map((tensor) => tensor?.dtype);
-  const kernel = "register" in chosen
-    ? registerKernel(chosen.register, epilogue, types)
-    : tileKernel(layout, chosen.tile, epilogue, types);
-  const grid = "register" in chosen
+  const [width, height] = "register" in chosen
     ? [ceilDivide(m.count, chosen.register.rows), ceilDivide(n.count, workgroupColumns(chosen.register))]
     : [ceilDivide(n.count, chosen.tile.tile.columns), ceilDivide(m.count, chosen.tile.tile.rows)];
-  const { M, N, K } = sizes;
-  return {
-    kernel,
-    windows: [
-      fromImages ? imageA : windowA,
-      fromImages ? imageB : windowB,
+
+  const epilogue = epilogueOf(op, sizes, piece, operands);
+  const reads = [addend, activation === "geluGradient" ? side : undefined].filter((tensor) => tensor !== undefined);
+  const images = fromImages && reads.every((tensor) => imageOf(rowsOf(tensor, m)) !== undefined);
+  const behind = (images: boolean): (Window | undefined)[] => {
+    const read = (tensor: Tensor) => images ? imageOf(rowsOf(tensor, m)) : rowsOf(tensor, m);
+    return [
       rowsOf(c, m),
       epilogue.bias ? windowOf(bias!) : epilogue.sums ? windowOf(sums!) : undefined,
       epilogue.addend ? read(addend!) : undefined,
       ...(epilogue.activation ? [activation === "gelu" ? rowsOf(side!, m) : read(side!)] : []),
+    ];
+  };
+  const types = [c, bias ?? sums, addend, side].map((tensor) => tensor?.dtype);
+
+  const split = batch > 1 ? undefined : splitOf(variant, width * height, k.count);
+  const partialRows = m.count + (epilogue.sums ? 1 : 0);
+  const partial = split && target.scratch([split.parts * partialRows, n.count]);
+  const own: Epilogue = partial
+    ? { ...noEpilogue, partial: true, ...(epilogue.sums ? { sums: true } : {}) }
+    : { ...epilogue, images };
+  const ownTypes = [a.dtype, b.dtype, ...(partial ? [] : types)];
+  const { M, N, K } = sizes;
+  const summed: Dispatch = {
+    kernel: "register" in chosen
+      ? registerKernel(chosen.register, own, ownTypes)
+      : tileKernel(layout, chosen.tile, own, ownTypes),
+    windows: [
+      fromImages ? imageA : windowA,
+      fromImages ? imageB : windowB,
+      ...(partial ? [windowOf(partial)] : behind(images)),
     ],
     uniforms: [
       m.count,
@@ -181,15 +209,22 @@ function product(target: Target, op: Op<MatmulAttributes>, sizes: Sizes, piece: 
       k.count,
       rowSize(a),
       rowSize(b),
-      rowSize(c),
+      partial ? n.count : rowSize(c),
       layout === "TN" ? m.start : k.start,
+      partial ? 0 : n.start,
       n.start,
-      n.start,
-      ...(batch > 1 ? [M * K, K * N, M * N] : [0, 0, 0]),
+      ...(batch > 1 ? [M * K, K * N, M * N] : [0, 0, partialRows * n.count]),
+      split?.terms ?? 0,
     ],
-    workgroups: [grid[0], grid[1], batch],
+    workgroups: [width, height, partial ? split.parts : batch],
     flops: 2 * m.count * n.count * k.count * batch,
     bytes: batch * (m.count * k.count * bytesOf(a.dtype) + k.count * n.count * bytesOf(b.dtype) +
-      m.count * n.count * bytesOf(c.dtype)),
+      (partial ? 4 * split.parts : bytesOf(c.dtype)) * m.count * n.count),
   };
+  if (!partial) return [summed];
+  const sizesOfParts = { parts: split.parts, M: m.count, N: n.count, ldc: rowSize(c), start: n.start };
+  return [
+    summed,
+    addParts({ partial: windowOf(partial), ...sizesOfParts, epilogue, windows: behind(false), types }),
+  ];
 }

@@ -14,6 +14,7 @@
 import { type Kernel, kernel } from "../graph/dispatch.ts";
 import type { DataType } from "../graph/tensor.ts";
 import { type Epilogue, epilogueName, epilogueText } from "./matmul_epilogue.ts";
+import { termsText } from "./matmul_split.ts";
 import text from "./matmul_register.wgsl" with { type: "text" };
 
 /** Which operand is transposed: NN `a b`, NT `a bᵀ`, TN `aᵀ b`. */
@@ -173,10 +174,9 @@ function vectorBody(variant: RegisterVariant, epilogue: Epilogue): string[] {
       ? scalarColumns(variant)
       : range(columns, (j) => `let n${j} = group.x * ${threads * columns}u + local.x + ${j * threads}u;`)),
     ...range(columns, (j) => `let nb${j} = min(n${j}, p.N${transposed ? "" : " / 4u"} - 1u);`),
-    "let K = p.K;",
     ...range(rows, (i) => range(columns, (j) => `var c${i}_${j} = ${type}(0.0);`)).flat(),
     ...(epilogue.sums ? range(columns, (j) => `var sum${j} = ${type}(0.0);`) : []),
-    "for (var k = 0u; k < K; k += 4u) {",
+    "for (var k = begin; k < K; k += 4u) {",
     ...operand.loads,
     // TN may end between steps of four: the values of A are 0 there, and B is read at its last row.
     ...(transposed
@@ -210,7 +210,7 @@ function vectorBody(variant: RegisterVariant, epilogue: Epilogue): string[] {
 
 /** The lines by which the workgroups of the first rows add the sums of B's columns. */
 function columnSums({ columns }: RegisterVariant, { sums }: Epilogue): string[] {
-  return sums ? ["if (row == 0u) {", ...range(columns, (j) => `addSum(n${j}, sum${j});`), "}"] : [];
+  return sums ? ["if (row == 0u) {", ...range(columns, (j) => `addSum(n${j}, cStart, sum${j});`), "}"] : [];
 }
 
 /** One element of A and B at a time, in blocks of 64 steps so that long sums stay exact. */
@@ -227,10 +227,10 @@ function scalarBody(variant: RegisterVariant, epilogue: Epilogue): string[] {
     ...range(columns, (j) => `let nb${j} = min(n${j}, p.N - 1u);`),
     ...sums.map((sum) => `var c${sum} = 0.0;`),
     ...(epilogue.sums ? range(columns, (j) => `var sum${j} = 0.0;`) : []),
-    "for (var block = 0u; block < p.K; block += 64u) {",
+    "for (var block = begin; block < K; block += 64u) {",
     ...sums.map((sum) => `var s${sum} = 0.0;`),
     ...(epilogue.sums ? range(columns, (j) => `var part${j} = 0.0;`) : []),
-    "for (var k = block; k < min(block + 64u, p.K); k += 1u) {",
+    "for (var k = block; k < min(block + 64u, K); k += 1u) {",
     ...range(columns, (j) => `let v${j} = ${b(j)};`),
     ...(epilogue.sums ? range(columns, (j) => `part${j} += v${j};`) : []),
     ...range(rows, (i) => [
@@ -263,6 +263,7 @@ export function registerKernel(
     C_WIDTH: wide ? 4 : 1,
     THREADS: threads,
     ROWS: rows,
+    TERMS: termsText(epilogue),
     LANE: lanes > 1 ? ",\n  @builtin(subgroup_invocation_id) invocation: u32" : "",
     BODY: [
       ...(lanes > 1 ? [`let lane = invocation & ${lanes - 1}u;`] : []),

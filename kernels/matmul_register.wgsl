@@ -3,7 +3,7 @@ struct Parameters {
   M: u32, N: u32, K: u32,
   lda: u32, ldb: u32, ldc: u32,
   aStart: u32, cStart: u32, biasStart: u32,
-  aBatch: u32, bBatch: u32, cBatch: u32,
+  aBatch: u32, bBatch: u32, cBatch: u32, partTerms: u32,
 }
 @group(0) @binding(0) var<uniform> parameters: Parameters;
 {{OPERANDS}}
@@ -20,5 +20,6 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_id) l
   let cStart = (p.cStart + group.z * p.cBatch) / {{C_WIDTH}}u;
   let lastRow = p.M - 1u;
   let first = group.x * {{THREADS}}u + local.x;
+{{TERMS}}
 {{BODY}}
 }

@@ -9,6 +9,7 @@ import { type Kernel, kernel } from "../graph/dispatch.ts";
 import type { DataType } from "../graph/tensor.ts";
 import { type Epilogue, epilogueName, epilogueText } from "./matmul_epilogue.ts";
 import type { MatmulLayout } from "./matmul_register.ts";
+import { termsText } from "./matmul_split.ts";
 import text from "./matmul_tile.wgsl" with { type: "text" };
 
 /** A variant with a tile. */
@@ -80,7 +81,7 @@ export function tileKernel(
     ...(epilogue.sums ? ["let firstRows = row == 0u && local.y == 0u;"] : []),
     ...range(rows, (i) => range(columns, (j) => `var c${i}_${j} = vec4f(0.0);`)).flat(),
     ...(epilogue.sums ? range(columns, (j) => `var sum${j} = vec4f(0.0);`) : []),
-    `for (var k = 0u; k < p.K; k += ${tile.steps}u) {`,
+    `for (var k = begin; k < K; k += ${tile.steps}u) {`,
     ...bringIn("a", layout !== "TN", tile.rows, tile.steps, threads),
     ...bringIn("b", layout === "NT", tile.columns, tile.steps, threads),
     "workgroupBarrier();",
@@ -97,7 +98,7 @@ export function tileKernel(
     "workgroupBarrier();",
     "}",
     ...(epilogue.sums
-      ? ["if (firstRows) {", ...range(columns, (j) => `addSum(column / 4u + ${vectorAt(j)}, sum${j});`), "}"]
+      ? ["if (firstRows) {", ...range(columns, (j) => `addSum(column / 4u + ${vectorAt(j)}, cStart, sum${j});`), "}"]
       : []),
     ...(epilogue.bias ? range(columns, (j) => `let bias${j} = biasOf(column / 4u + ${vectorAt(j)});`) : []),
     ...range(rows, (i) =>
@@ -114,6 +115,7 @@ export function tileKernel(
     HEIGHT: height,
     ROWS: tile.rows,
     COLUMNS: tile.columns,
+    TERMS: termsText(epilogue),
     BODY: body.map((line) => `  ${line}`).join("\n"),
   }, types);
   const name = `${layout} tile ${tile.rows}x${tile.columns}x${tile.steps} of ${rows}x${columns}`;

@@ -3,7 +3,7 @@ struct Parameters {
   M: u32, N: u32, K: u32,
   lda: u32, ldb: u32, ldc: u32,
   aStart: u32, cStart: u32, biasStart: u32,
-  aBatch: u32, bBatch: u32, cBatch: u32,
+  aBatch: u32, bBatch: u32, cBatch: u32, partTerms: u32,
 }
 @group(0) @binding(0) var<uniform> parameters: Parameters;
 {{storage 1 a vec4f}}
@@ -24,5 +24,6 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_id) l
   let aStart = p.aStart + group.z * p.aBatch;
   let bStart = group.z * p.bBatch;
   let cStart = (p.cStart + group.z * p.cBatch) / 4u;
+{{TERMS}}
 {{BODY}}
 }

@@ -1,8 +1,9 @@
 /**
  * Which kernel computes a product: the tuner's choice for its class, or the built-in one.
  *
- * A class is a layout, whether C is small (few workgroups) or large, and whether B is stored in halves. What does not fit a
- * shape (odd sizes, few rows, images that cannot be) has a fixed answer, so any variant is right for any product of its class.
+ * A class is a layout, whether C is small (few workgroups), small with long sums (tall) or large, and whether B is stored in halves.
+ * What does not fit a shape (odd sizes, few rows, images that cannot be) has a fixed answer, so any variant is right for any
+ * product of its class.
  * @module
  */
 
@@ -26,9 +27,13 @@ const smallElements = 2 ** 18;
 /** Without images, which long sums have not, vectors lie side by side in a thread only where there are as many workgroups. */
 const fewWorkgroups = 64;
 
+/** Terms of sums that are long: where C is small too, GPUs cut them into parts (`matmul_split.ts`). */
+const tallTerms = 2048;
+
 /** The class of a product, e.g. `NT small f32`. */
-export function productClass(layout: MatmulLayout, { M, N }: Pick<Sizes, "M" | "N">, b: DataType): string {
-  return `${layout} ${M * N < smallElements ? "small" : "large"} ${bytesOf(b) === 2 ? "halves" : "f32"}`;
+export function productClass(layout: MatmulLayout, { M, N, K }: Sizes, b: DataType): string {
+  const size = M * N >= smallElements ? "large" : K >= tallTerms ? "tall" : "small";
+  return `${layout} ${size} ${bytesOf(b) === 2 ? "halves" : "f32"}`;
 }
 
 /** Lanes that share loads: a whole subgroup, unless there are fewer rows. */
@@ -61,6 +66,14 @@ function likelyTile(vendor: string, small: boolean): ProductVariant {
 }
 
 /**
+ * Workgroups that a GPU should have to do at a time: two to four for each core (streaming multiprocessor, compute unit, Xe core), of
+ * which NVIDIA and AMD have 20 to 130, others 8 to 40. Not measured here.
+ */
+function likelySplit(vendor: string): number {
+  return /nvidia|10de|amd|ati|1002/i.test(vendor) ? 128 : 64;
+}
+
+/**
  * Variants worth trying for a class, the likeliest first: it is the built-in choice. At most twelve.
  *
  * lavapipe 22.3, 1024 x 768 x 768, GFLOP/s with subgroups of 16 (8): NN, NT, TN from images 64 rows x 1 vector 174, 209, 181 (112, 125,
@@ -69,7 +82,7 @@ function likelyTile(vendor: string, small: boolean): ProductVariant {
  */
 export function productCandidates(capabilities: Capabilities, name: string): ProductVariant[] {
   const transposed = name.startsWith("NT");
-  const small = name.includes("small");
+  const small = !name.includes("large");
   const { type, vendor, workgroupStorage, workgroupInvocations } = capabilities;
   const broadcast = (rows: number, columns: number, images: boolean): ProductVariant => ({
     family: "broadcast",
@@ -99,7 +112,10 @@ export function productCandidates(capabilities: Capabilities, name: string): Pro
       tile.columns / (4 * columns) * tile.rows / rows <= workgroupInvocations
     );
     const others = [direct(8, 1), ...(canBroadcast(capabilities) ? [broadcast(32, 1, false)] : [])];
-    return distinct([...tiles, ...others]);
+    const split = likelySplit(vendor);
+    const [first, ...rest] = distinct([...tiles, ...others]).map((variant) => ({ ...variant, split }));
+    const otherwise = name.includes("tall") ? [4 * split, split / 4].map((split) => ({ ...first, split })) : [];
+    return [first, ...otherwise, ...rest].slice(0, 12);
   }
   if (!canBroadcast(capabilities)) return [direct(8, 1), direct(4, 1), direct(8, 2)];
   const fromBuffers = [broadcast(32, 2, false), broadcast(32, 1, false), broadcast(64, 1, false)];
@@ -121,8 +137,7 @@ function withoutImages(variant: ProductVariant, layout: MatmulLayout): ProductVa
 export interface ProductKind {
   readonly layout: MatmulLayout;
   readonly sizes: Sizes;
-  /** Element types of B and C. */
-  readonly b: DataType;
+  /** Element type of C. */
   readonly c: DataType;
   /** Both operands can be read as images. */
   readonly images: boolean;
@@ -133,8 +148,19 @@ export type ChosenProduct =
   | { readonly register: RegisterVariant }
   | { readonly tile: TileVariant };
 
-/** Picks the family and variant for a product. */
-export function chooseProduct(capabilities: Capabilities, kind: ProductKind): ChosenProduct {
+/** The variant of a product's class. */
+export function variantOf(
+  capabilities: Capabilities,
+  layout: MatmulLayout,
+  sizes: Sizes,
+  b: DataType,
+): ProductVariant {
+  const name = productClass(layout, sizes, b);
+  return capabilities.products?.[name] ?? productCandidates(capabilities, name)[0];
+}
+
+/** The kernel for a product, or a piece of one, whose class has the variant `found`. */
+export function chooseProduct(capabilities: Capabilities, found: ProductVariant, kind: ProductKind): ChosenProduct {
   const { layout, sizes: { M, N, K }, c } = kind;
   const narrow = N % 4 !== 0;
   const vector = (layout === "TN" ? M % 4 === 0 : K % 4 === 0) && (layout === "NT" || !narrow);
@@ -148,8 +174,6 @@ export function chooseProduct(capabilities: Capabilities, kind: ProductKind): Ch
     const columns = layout === "NT" && halvesOut ? 4 : 1;
     return { register: { ...base, rows, columns, wide: layout !== "NT" || halvesOut, threads: 64 } };
   }
-  const name = productClass(layout, kind.sizes, kind.b);
-  const found = capabilities.products?.[name] ?? productCandidates(capabilities, name)[0];
   const { family } = found;
   if (found.tile && !narrow) return { tile: { ...found, tile: found.tile } };
   const wanted = kind.images ? found : withoutImages(found, layout);
@@ -175,7 +199,8 @@ export function chooseProduct(capabilities: Capabilities, kind: ProductKind): Ch
 }
 
 /** A variant in words, e.g. `broadcast 32 x 1 from images`. */
-export function variantName({ family, rows, columns, images, tile }: ProductVariant): string {
+export function variantName({ family, rows, columns, images, tile, split }: ProductVariant): string {
   const where = tile ? ` in tiles of ${tile.rows} x ${tile.columns} x ${tile.steps}, unrolled by ${tile.unroll}` : "";
-  return `${family} ${rows} x ${columns}${images ? " from images" : ""}${where}`;
+  const parts = split ? `, sums cut for ${split} workgroups` : "";
+  return `${family} ${rows} x ${columns}${images ? " from images" : ""}${where}${parts}`;
 }

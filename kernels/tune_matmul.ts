@@ -63,15 +63,20 @@ const tolerance = 1e-4;
 /** A later candidate must be this much faster: noise does not decide. */
 const worthwhile = 0.95;
 
-const layouts: readonly MatmulLayout[] = ["NN", "NT", "TN"];
-/** One class is timed by a product of a small GPT, the other by one of GPT-2. */
-const timedSizes: Readonly<Record<MatmulLayout, readonly Sizes[]>> = {
-  NN: [{ M: 1024, N: 128, K: 256 }, { M: 1024, N: 768, K: 384 }],
-  NT: [{ M: 1024, N: 128, K: 256 }, { M: 1024, N: 768, K: 384 }],
-  TN: [{ M: 256, N: 256, K: 1024 }, { M: 768, N: 768, K: 512 }],
-};
-/** Small, since it is the first thing that an unknown device does; edges are cut off for most tiles, but images can be. */
-const checked: Sizes = { M: 320, N: 192, K: 128 };
+/** What classes are timed by: products of a small GPT, of GPT-2, and last ones of few workgroups with long sums. */
+const timedProducts: readonly { readonly layout: MatmulLayout; readonly sizes: Sizes }[] = [
+  { layout: "NN", sizes: { M: 1024, N: 128, K: 256 } },
+  { layout: "NT", sizes: { M: 1024, N: 128, K: 256 } },
+  { layout: "TN", sizes: { M: 256, N: 256, K: 1024 } },
+  { layout: "NN", sizes: { M: 1024, N: 768, K: 384 } },
+  { layout: "NT", sizes: { M: 1024, N: 768, K: 384 } },
+  { layout: "TN", sizes: { M: 768, N: 768, K: 512 } },
+  { layout: "NN", sizes: { M: 64, N: 768, K: 3072 } },
+  { layout: "NT", sizes: { M: 64, N: 768, K: 3072 } },
+  { layout: "TN", sizes: { M: 128, N: 128, K: 8192 } },
+];
+/** Small, since it is the first thing that an unknown device does; edges are cut off for most tiles, but images can be, and sums be cut. */
+const checked: Sizes = { M: 320, N: 192, K: 1024 };
 
 function covers(found: ClassTuning | undefined, mode: TuningMode): boolean {
   return found?.tried === mode || found?.tried === "full";
@@ -81,9 +86,7 @@ function covers(found: ClassTuning | undefined, mode: TuningMode): boolean {
 export function isTuned(classes: readonly ClassTuning[], mode: TuningMode): boolean {
   const found = new Map(classes.map((tuned) => [tuned.productClass, tuned]));
   return typesOf[mode].every((b) =>
-    layouts.every((layout) =>
-      timedSizes[layout].every((sizes) => covers(found.get(productClass(layout, sizes, b)), mode))
-    )
+    timedProducts.every(({ layout, sizes }) => covers(found.get(productClass(layout, sizes, b)), mode))
   );
 }
 
@@ -111,11 +114,12 @@ interface Product {
 /** A program that computes one product with `variant`, and the tensor it writes. */
 async function makeProduct(
   device: Device,
-  { layout, sizes: { M, N, K }, b: dtype }: Product,
+  { layout, sizes, b: dtype }: Product,
   variant: ProductVariant,
 ): Promise<[Program, Tensor]> {
+  const { M, N, K } = sizes;
   const before = device.capabilities;
-  device.capabilities = { ...before, products: { [productClass(layout, { M, N }, dtype)]: variant } };
+  device.capabilities = { ...before, products: { [productClass(layout, sizes, dtype)]: variant } };
   try {
     const graph = new Graph();
     const [aShape, bShape] = [layout === "TN" ? [K, M] : [M, K], layout === "NT" ? [N, K] : [K, N]];
@@ -232,39 +236,38 @@ export async function tuneProducts(
   let finished = 0;
   const isOver = () => finished > 0 && spent() > seconds;
   for (const b of typesOf[mode]) {
-    for (const layout of layouts) {
-      let expected: Float32Array | undefined;
-      const reasons = new Map<string, string | undefined>();
-      for (const sizes of timedSizes[layout]) {
-        const name = productClass(layout, sizes, b);
-        const known = found.get(name);
-        if (covers(known, mode)) continue;
-        const wanted = candidates(device.capabilities, name).slice(0, mostCandidates[mode]);
-        const trials: Trial[] = [];
-        const timed: { variant: ProductVariant; program: Program }[] = [];
-        for (const variant of wanted) {
-          if (isOver()) break;
-          expected ??= await numbersOf(device, layout, b, plain(layout));
-          // A kernel's text is the same for all sizes: it is checked once.
-          const key = JSON.stringify(variant);
-          if (!reasons.has(key)) reasons.set(key, await reasonAgainst(device, { layout, b }, variant, expected));
-          const reason = reasons.get(key);
-          if (reason) trials.push({ variant, milliseconds: undefined, reason });
-          else timed.push({ variant, program: (await makeProduct(device, { layout, sizes, b }, variant))[0] });
-        }
-        const times = await millisecondsOf(device, timed.map(({ program }) => program));
-        timed.forEach(({ variant, program }, i) => {
-          trials.push({ variant, milliseconds: times[i] });
-          program.destroy();
-        });
-        const tried = trials.length === wanted.length ? mode : undefined;
-        if (tried) finished++;
-        // Less than was known before is no news.
-        if (known && trials.length <= known.trials.length && !tried) continue;
-        const done = { productClass: name, sizes, trials, chosen: fastest(trials), tried };
-        found.set(name, done);
-        tell?.(done);
+    const expected = new Map<MatmulLayout, Float32Array>();
+    const reasons = new Map<string, string | undefined>();
+    for (const { layout, sizes } of timedProducts) {
+      const name = productClass(layout, sizes, b);
+      const known = found.get(name);
+      if (covers(known, mode)) continue;
+      const wanted = candidates(device.capabilities, name).slice(0, mostCandidates[mode]);
+      const trials: Trial[] = [];
+      const timed: { variant: ProductVariant; program: Program }[] = [];
+      for (const variant of wanted) {
+        if (isOver()) break;
+        const right = expected.get(layout) ?? await numbersOf(device, layout, b, plain(layout));
+        expected.set(layout, right);
+        // A kernel's text is the same for all sizes: it is checked once.
+        const key = JSON.stringify([layout, variant]);
+        if (!reasons.has(key)) reasons.set(key, await reasonAgainst(device, { layout, b }, variant, right));
+        const reason = reasons.get(key);
+        if (reason) trials.push({ variant, milliseconds: undefined, reason });
+        else timed.push({ variant, program: (await makeProduct(device, { layout, sizes, b }, variant))[0] });
       }
+      const times = await millisecondsOf(device, timed.map(({ program }) => program));
+      timed.forEach(({ variant, program }, i) => {
+        trials.push({ variant, milliseconds: times[i] });
+        program.destroy();
+      });
+      const tried = trials.length === wanted.length ? mode : undefined;
+      if (tried) finished++;
+      // Less than was known before is no news.
+      if (known && trials.length <= known.trials.length && !tried) continue;
+      const done = { productClass: name, sizes, trials, chosen: fastest(trials), tried };
+      found.set(name, done);
+      tell?.(done);
     }
   }
   const classes = [...found.values()];

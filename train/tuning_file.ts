@@ -12,7 +12,7 @@ import type { Selection } from "../gpu/select.ts";
 import { type ClassTuning, productsOf, type Tuning, type TuningMode } from "../kernels/tune_matmul.ts";
 
 /** Raised when other variants are tried, or they are timed otherwise. */
-const tunerVersion = 2;
+const tunerVersion = 3;
 
 /** What a tuning is good for. */
 export interface TuningKey {
@@ -58,11 +58,11 @@ export function tuningFile(selection: Selection): string {
 /** True for what the tuner may have written: a file may be anything. */
 function isVariant(value: unknown): value is ProductVariant {
   if (typeof value !== "object" || value === null) return false;
-  const { family, rows, columns, images, tile } = value as Partial<ProductVariant>;
+  const { family, rows, columns, images, tile, split } = value as Partial<ProductVariant>;
   const power = (x: unknown, most: number) =>
     typeof x === "number" && x >= 1 && x <= most && Number.isInteger(Math.log2(x));
   return ["broadcast", "direct", "tile"].includes(String(family)) && power(rows, 64) && power(columns, 16) &&
-    (images === undefined || typeof images === "boolean") &&
+    (images === undefined || typeof images === "boolean") && (split === undefined || power(split, 4096)) &&
     (family === "tile") === (tile !== undefined) &&
     (tile === undefined || (power(tile.rows, 128) && power(tile.columns, 128) && power(tile.steps, 32) &&
       power(tile.unroll, tile.steps) && tile.steps >= 4));

@@ -2,10 +2,11 @@ import assert from "node:assert/strict";
 import fc from "fast-check";
 import { UserError } from "../../errors.ts";
 import { genericCapabilities } from "../../gpu/capabilities.ts";
+import type { Target } from "../../graph/dispatch.ts";
 import { cutGrid, submitEnds } from "../../graph/grid.ts";
 import { Graph, type OpDefinition } from "../../graph/graph.ts";
 import { assertFits, makePlan } from "../../graph/plan.ts";
-import { elementCount } from "../../graph/tensor.ts";
+import { elementCount, type Tensor } from "../../graph/tensor.ts";
 import { modelConfiguration } from "../../model/configuration.ts";
 import { buildModelGraph } from "../../train/model_graph.ts";
 
@@ -22,11 +23,18 @@ Deno.test("makePlan() gives tensors that live at the same time places that do no
       (steps) => {
         const graph = new Graph();
         const uses: [number, number][] = [];
+        const scratch: Tensor[] = [];
         graph.segment("run", () => {
           const made: ReturnType<Graph["add"]> = [];
           steps.forEach(([size, back], i) => {
             const inputs = made.length ? [made[Math.max(0, made.length - 1 - back)]] : [];
-            const [tensor] = graph.add(touch, inputs, { shapes: [[size, 8]] });
+            const lower = (_: unknown, target: Target) => {
+              scratch.push(target.scratch([size, 2])!);
+              uses[scratch[scratch.length - 1].id] = [i, i];
+              assert.equal(target.scratch([8193, 2]), undefined);
+              return [];
+            };
+            const [tensor] = graph.add({ ...touch, lower }, inputs, { shapes: [[size, 8]] });
             for (const input of inputs) uses[input.id][1] = i;
             uses[tensor.id] = [i, i];
             made.push(tensor);
@@ -34,11 +42,12 @@ Deno.test("makePlan() gives tensors that live at the same time places that do no
         });
         const plan = makePlan(graph, { ...genericCapabilities, chunkBytes: 65536, bindingLimit: 65536 });
         assert.ok(plan.buffers.every((size) => size <= 65536));
-        for (const a of graph.tensors) {
+        const tensors = [...graph.tensors, ...scratch];
+        for (const a of tensors) {
           const parts = plan.placements[a.id];
           assert.equal(parts.reduce((sum, { length }) => sum + length, 0), elementCount(a));
           for (const part of parts) assert.equal(part.offset % 256, 0);
-          for (const b of graph.tensors) {
+          for (const b of tensors) {
             if (b.id <= a.id || uses[a.id][1] < uses[b.id][0] || uses[b.id][1] < uses[a.id][0]) continue;
             for (const p of parts) {
               for (const q of plan.placements[b.id]) {

@@ -1,23 +1,15 @@
 import assert from "node:assert/strict";
-import type { ProductVariant } from "../../gpu/capabilities.ts";
 import { matmul, type MatmulAttributes } from "../../kernels/matmul.ts";
 import { backward } from "../../graph/backward.ts";
 import type { Graph } from "../../graph/graph.ts";
 import type { Tensor } from "../../graph/tensor.ts";
 import { readOpCases } from "../fixtures.ts";
 import { type Overrides, runOn, scaledMax, withDevice } from "./harness.ts";
+import { allProducts, gelu, random, reference } from "./matmul_reference.ts";
 
 const noSum = (): Tensor => {
   throw new Error("no two gradients meet here");
 };
-
-/** The same variant for products of all classes. */
-function allProducts(variant: ProductVariant): Overrides {
-  const classes = ["NN", "NT", "TN"].flatMap((layout) =>
-    ["small f32", "large f32", "small halves", "large halves"].map((rest) => `${layout} ${rest}`)
-  );
-  return { products: Object.fromEntries(classes.map((name) => [name, variant])) };
-}
 
 const families: Record<string, Overrides> = {
   "as the adapter is": {},
@@ -70,26 +62,6 @@ for (const [family, overrides] of Object.entries(families)) {
     }, overrides));
 }
 
-function random(count: number, seed: number): Float32Array {
-  let state = seed;
-  return Float32Array.from({ length: count }, () => {
-    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-    return state / 2 ** 32 - 0.5;
-  });
-}
-
-/** The product in double precision. */
-function reference(layout: string, a: Float32Array, b: Float32Array, M: number, N: number, K: number): Float64Array {
-  const c = new Float64Array(M * N);
-  for (let m = 0; m < M; m++) {
-    for (let k = 0; k < K; k++) {
-      const x = layout === "TN" ? a[k * M + m] : a[m * K + k];
-      for (let n = 0; n < N; n++) c[m * N + n] += x * (layout === "NT" ? b[n * K + k] : b[k * N + n]);
-    }
-  }
-  return c;
-}
-
 const shapes = [[1, 64, 128], [5, 12, 8], [16, 32, 64], [100, 68, 36], [130, 132, 260], [8, 4, 4], [7, 9, 70]];
 /** Sums that software drivers make in pieces; rows of A would exceed small bindings. */
 const longSums = [[36, 40, 1300], [64, 128, 2048]];
@@ -136,14 +108,6 @@ for (const [family, overrides] of Object.entries({ ...families, "with bindings o
         }
       }
     }, overrides));
-}
-
-/** GELU in its tanh form, and its slope. */
-function gelu(x: number): [value: number, slope: number] {
-  const inner = Math.sqrt(2 / Math.PI) * (x + 0.044715 * x ** 3);
-  const t = Math.tanh(inner);
-  const slope = Math.sqrt(2 / Math.PI) * (1 + 3 * 0.044715 * x * x);
-  return [0.5 * x * (1 + t), 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * slope];
 }
 
 for (const [family, overrides] of Object.entries({ ...families, ...variants })) {

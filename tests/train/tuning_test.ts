@@ -28,7 +28,7 @@ const tiled: ProductVariant = {
 function tuningWith(missing: readonly string[] = [], mode: TuningMode = "quick"): Tuning {
   const types = mode === "full" ? ["f32", "halves"] : ["f32"];
   const names = types.flatMap((type) =>
-    ["NN", "NT", "TN"].flatMap((layout) => ["small", "large"].map((size) => `${layout} ${size} ${type}`))
+    ["NN", "NT", "TN"].flatMap((layout) => ["small", "large", "tall"].map((size) => `${layout} ${size} ${type}`))
   );
   const classes = names.map((productClass): ClassTuning => {
     const chosen = productClass.endsWith("small f32") ? square : tiled;
@@ -89,6 +89,7 @@ Deno.test("a damaged tuning, one of another Deno and one with impossible variant
         JSON.stringify(first({ tried: "slow" })),
         JSON.stringify(odd({ rows: 7 })),
         JSON.stringify(odd({ family: "cube" })),
+        JSON.stringify(odd({ split: 0 })),
         JSON.stringify(odd({ tile: { rows: 64, columns: 64, steps: 16, unroll: 16 } })),
       ]
     ) {
@@ -122,15 +123,15 @@ Deno.test("of a tuning for which time was over the rest is made at the next star
           return Promise.resolve(made);
         },
       })).products;
-    const part = tuningWith(["TN small f32", "TN large f32"]);
+    const part = tuningWith(["TN small f32", "TN large f32", "TN tall f32"]);
     assert.deepEqual(await start("quick", part), part.products);
     assert.deepEqual(await start("quick", tuning), tuning.products);
     assert.deepEqual(await start("quick", part), tuning.products);
     const full = tuningWith([], "full");
     assert.deepEqual(await start("full", full), full.products);
     assert.deepEqual(await start("quick", part), full.products);
-    assert.deepEqual(asked.map(({ length }) => length), [0, 6, 6]);
-    assert.deepEqual(asked[1].map(({ tried }) => tried), [...Array(4).fill("quick"), undefined, undefined]);
+    assert.deepEqual(asked.map(({ length }) => length), [0, 9, 9]);
+    assert.deepEqual(asked[1].map(({ tried }) => tried), [...Array(6).fill("quick"), ...Array(3).fill(undefined)]);
     assert.deepEqual(begun, [false, true, true]);
   }));
 
