@@ -33,8 +33,8 @@ export interface Window {
   readonly image?: number;
 }
 
-/** Largest width and height of an image: WebGPU's minimum without what `imageWidth` adds. */
-export const maximumImageExtent = 8184;
+/** Largest width and height of an image (WebGPU's minimum). */
+export const maximumImageExtent = 8192;
 
 /** One `dispatchWorkgroups`. Windows are bindings 1, 2, …; binding 0 is the uniform block. */
 export interface Dispatch {

@@ -3,6 +3,7 @@
  * @module
  */
 
+import { imageWidth } from "../gpu/bindings.ts";
 import { type Dispatch, maximumImageExtent, type Target, type Window } from "./dispatch.ts";
 import { bytesOf, rowSize, type Tensor } from "./tensor.ts";
 
@@ -30,7 +31,8 @@ interface Reader extends Dispatch {
 /** `window` as an image of its tensor's rows, or undefined where it cannot be one. */
 export function imageOf(window: Window): Window | undefined {
   const size = rowSize(window.tensor);
-  const fits = size * bytesOf(window.tensor.dtype) % 256 === 0 && size / 4 <= maximumImageExtent &&
+  const bytes = bytesOf(window.tensor.dtype);
+  const fits = size * bytes % 256 === 0 && imageWidth(size / 4, bytes === 2) <= maximumImageExtent &&
     window.length / size <= maximumImageExtent;
   return fits ? { ...window, image: size / 4 } : undefined;
 }

@@ -118,19 +118,22 @@ export function productCandidates(capabilities: Capabilities, name: string): Pro
     return [first, ...otherwise, ...rest].slice(0, 12);
   }
   if (!canBroadcast(capabilities)) return [direct(8, 1), direct(4, 1), direct(8, 2)];
-  const fromBuffers = [broadcast(32, 2, false), broadcast(32, 1, false), broadcast(64, 1, false)];
-  const fromImages = [broadcast(64, 1, true), broadcast(32, 1, true), broadcast(32, 2, true)];
-  return [...fromImages, fromBuffers[0], broadcast(16, 2, true), ...fromBuffers.slice(1)];
+  const fromImages = [broadcast(64, 1, true), broadcast(32, 1, true), broadcast(32, 2, true), broadcast(16, 2, true)];
+  const fromBuffers = [broadcast(16, 1, false), broadcast(32, 1, false), broadcast(16, 2, false)];
+  return [...fromImages, ...fromBuffers];
 }
 
 function distinct(variants: readonly ProductVariant[]): ProductVariant[] {
   return [...new Map(variants.map((variant) => [JSON.stringify(variant), variant])).values()];
 }
 
-/** What broadcasts where a variant's images cannot be. */
+/**
+ * What broadcasts where a variant's images cannot be. 512 x 360 x 360 (TN 360 x 360 x 512), GFLOP/s with 16 lanes (8, Mesa 25): NN, NT, TN 16 x 1
+ * 46, 49, 41 (61, 47, 59), 32 x 1 43, 42, 49 (36, 40, 69); wider ones compile for seconds on Mesa 25.
+ */
 function withoutImages(variant: ProductVariant, layout: MatmulLayout): ProductVariant {
   if (!variant.images) return variant;
-  return { family: variant.family, rows: variant.rows, columns: layout === "NT" ? 4 : 2 };
+  return { family: variant.family, rows: layout === "TN" ? 32 : 16, columns: layout === "NT" ? 4 : 1 };
 }
 
 /** A product as the choice sees it. */
