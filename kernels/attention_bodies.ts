@@ -11,6 +11,7 @@ import {
   loadNamed,
   products,
   range,
+  rowOf,
   storeNamed,
   type Stream,
   sums,
@@ -23,10 +24,8 @@ export interface AttentionBody {
   readonly shared: string;
 }
 
-const keysAndValues: readonly Stream[] = [
-  { name: "k", binding: "qkv", column: "keyColumn" },
-  { name: "v", binding: "qkv", column: "valueColumn" },
-];
+const keys: Stream = { name: "k", binding: "qkv", column: "keyColumn" };
+const values: Stream = { name: "v", binding: "qkv", column: "valueColumn" };
 
 const vector = (name: string) => (r: number, i: number) => `${name}${r}_${i}`;
 const q = vector("q");
@@ -52,20 +51,27 @@ function ownQueries({ own, threads, vectors }: AttentionShape): string[] {
 const log2e = "1.4426950408889634";
 const ln2 = "0.6931471805599453";
 
+/** The largest of some numbers, in pairs: few behind one another. */
+function largest(names: readonly string[]): string {
+  if (names.length === 1) return names[0];
+  const half = names.length / 2;
+  return `larger(${largest(names.slice(0, half))}, ${largest(names.slice(half))})`;
+}
+
 /** Online softmax: sums are rescaled once a turn, when its largest score is known. */
 export function forwardBody(shape: AttentionShape): AttentionBody {
   const { own, steps, vectors } = shape;
-  const loop = walk(shape, keysAndValues, (value) => [
+  const all = (line: (r: number) => string) => range(own, line);
+  const each = (line: (r: number, u: number) => string) => all((r) => range(steps, (u) => line(r, u)).join(" "));
+  const loop = walk(shape, [keys, values], (value) => [
     ...products(shape, "x", q, (u, i) => value(0, u, i)),
-    ...range(own, (r) => [
-      ...range(steps, (u) => `let s${r}_${u} = select(-1e30, x${r}_${u}, j + ${u}u <= position${r});`),
-      `let t${r} = max(m${r}, ${range(steps, (u) => `s${r}_${u}`).reduce((x, y) => `max(${x}, ${y})`)});`,
-      `let c${r} = powerOf2(m${r} - t${r});`,
-      ...range(steps, (u) => `let w${r}_${u} = powerOf2(s${r}_${u} - t${r});`),
-      `sum${r} = fma(sum${r}, c${r}, ${range(steps, (u) => `w${r}_${u}`).join(" + ")});`,
-      `m${r} = t${r};`,
-      ...range(vectors, (i) => `${a(r, i)} *= c${r};`),
-    ]).flat(),
+    ...each((r, u) => `let s${r}_${u} = select(-1e30, x${r}_${u}, j + ${rowOf(shape, u)} <= position${r});`),
+    ...all((r) => `let t${r} = larger(m${r}, ${largest(range(steps, (u) => `s${r}_${u}`))});`),
+    ...all((r) => `let c${r} = powerOf2(m${r} - t${r});`),
+    ...each((r, u) => `let w${r}_${u} = powerOf2(s${r}_${u} - t${r});`),
+    ...all((r) => `sum${r} = fma(sum${r}, c${r}, ${range(steps, (u) => `w${r}_${u}`).join(" + ")});`),
+    ...all((r) => `m${r} = t${r};`),
+    ...all((r) => range(vectors, (i) => `${a(r, i)} *= c${r};`).join(" ")),
     ...sums(shape, a, (r, u) => `w${r}_${u}`, (u, i) => value(1, u, i)),
   ]);
   return {
@@ -74,7 +80,7 @@ export function forwardBody(shape: AttentionShape): AttentionBody {
       ...ownQueries(shape),
       ...loadNamed(
         shape,
-        [{ name: q, load: (r) => `${load(shape, "qkv", `row${r}at`, `column${r} + i`)} * (p.scale * ${log2e})` }],
+        [{ name: q, load: (r) => `${load(shape, "qkv", `row${r}at`, `column${r} + at`)} * (p.scale * ${log2e})` }],
       ),
       ...declare(shape, a),
       ...range(own, (r) => [`var m${r} = -1e30;`, `var sum${r} = 0.0;`]).flat(),
@@ -82,7 +88,7 @@ export function forwardBody(shape: AttentionShape): AttentionBody {
       ...range(own, (r) => `let scale${r} = 1.0 / sum${r};`),
       ...storeNamed(shape, [{
         name: a,
-        store: (r, v) => `store_y(row${r}at * yStride + column${r} + o, ${v} * scale${r});`,
+        store: (r, v) => `store_y(row${r}at * yStride + column${r} + to, ${v} * scale${r});`,
       }]),
       ...range(own, (r) => [
         `let lse${r} = (m${r} + log2(sum${r})) * ${ln2};`,
@@ -95,7 +101,7 @@ export function forwardBody(shape: AttentionShape): AttentionBody {
 /** `dq = scale Σ w (dy·v - delta) k`. */
 export function queryBody(shape: AttentionShape): AttentionBody {
   const { own, steps } = shape;
-  const loop = walk(shape, keysAndValues, (value) => [
+  const loop = walk(shape, [{ ...keys, twice: true }, values], (value) => [
     ...products(shape, "x", q, (u, i) => value(0, u, i)),
     ...products(shape, "z", g, (u, i) => value(1, u, i)),
     ...range(
@@ -104,11 +110,13 @@ export function queryBody(shape: AttentionShape): AttentionBody {
         range(
           steps,
           (u) =>
-            `let ds${r}_${u} = select(0.0, powerOf2(x${r}_${u} - lse${r}) * (z${r}_${u} - d${r}), j + ${u}u <= position${r});`,
+            `let ds${r}_${u} = select(0.0, powerOf2(x${r}_${u} - lse${r}) * (z${r}_${u} - d${r}), j + ${
+              rowOf(shape, u)
+            } <= position${r});`,
         ),
     )
       .flat(),
-    ...sums(shape, a, (r, u) => `ds${r}_${u}`, (u, i) => value(0, u, i)),
+    ...sums(shape, a, (r, u) => `ds${r}_${u}`, (u, i) => value(0, u, i, true)),
   ]);
   const dot = (x: string, y: string) => shape.width === 4 ? `dot(${x}, ${y})` : `${x} * ${y}`;
   return {
@@ -119,10 +127,10 @@ export function queryBody(shape: AttentionShape): AttentionBody {
       ...loadNamed(
         shape,
         [
-          { name: q, load: (r) => `${load(shape, "qkv", `row${r}at`, `column${r} + i`)} * (p.scale * ${log2e})` },
-          { name: g, load: (r) => load(shape, "dy", `row${r}at`, `column${r} + i`) },
+          { name: q, load: (r) => `${load(shape, "qkv", `row${r}at`, `column${r} + at`)} * (p.scale * ${log2e})` },
+          { name: g, load: (r) => load(shape, "dy", `row${r}at`, `column${r} + at`) },
         ],
-        (r) => [`d${r} += ${dot(`l1_${r}`, load(shape, "y", `row${r}at`, `column${r} + i`))};`],
+        (r) => [`d${r} += ${dot(`l1_${r}`, load(shape, "y", `row${r}at`, `column${r} + at`))};`],
       ),
       ...range(own, (r) => [
         `let lse${r} = load_logSumExp(row${r}at * p.heads + head${r}) * ${log2e};`,
@@ -132,7 +140,7 @@ export function queryBody(shape: AttentionShape): AttentionBody {
       ...loop.lines,
       ...storeNamed(shape, [{
         name: a,
-        store: (r, v) => `store_dqkv(row${r}at * stride + column${r} + o, ${v} * p.scale);`,
+        store: (r, v) => `store_dqkv(row${r}at * stride + column${r} + to, ${v} * p.scale);`,
       }]),
     ],
   };
@@ -142,37 +150,43 @@ export function queryBody(shape: AttentionShape): AttentionBody {
 export function keyBody(shape: AttentionShape): AttentionBody {
   const { own, steps, threads, vectors, lanes } = shape;
   const streams: readonly Stream[] = [
-    { name: "q", binding: "qkv", column: "column" },
-    { name: "g", binding: "dy", column: "column" },
+    { name: "q", binding: "qkv", column: "column", twice: true },
+    { name: "g", binding: "dy", column: "column", twice: true },
   ];
-  // One load fetches the numbers of all rows of a turn, where lanes hand round.
-  const statistics = lanes === 0
-    ? range(steps, (u) => [
-      `let at${u} = (first + min(j + ${u}u, last)) * p.heads + head;`,
-      `let lse${u} = load_logSumExp(at${u}) * ${log2e};`,
-      `let d${u} = load_delta(at${u});`,
-    ]).flat()
-    : [
-      `let at = (first + min(j + lane % ${steps}u, last)) * p.heads + head;`,
-      `let lse = load_logSumExp(at) * ${log2e};`,
-      "let d = load_delta(at);",
-      ...range(steps, (u) => [
-        `let lse${u} = subgroupBroadcast(lse, ${u}u);`,
-        `let d${u} = subgroupBroadcast(d, ${u}u);`,
-      ]).flat(),
-    ];
+  const at = (row: string) => `(first + min(${row}, last)) * p.heads + head`;
+  const numbers = (row: string) => [`= load_logSumExp(${at(row)}) * ${log2e};`, `= load_delta(${at(row)});`];
+  // Where lanes hand round, one load has the numbers of many rows. With 16 lanes it is dear, and serves several turns: those of a
+  // turn come to the first lanes. With 8 the second loop costs more.
+  const rotated = `(lane + ${steps}u) & ${lanes - 1}u`;
+  const [lses, ds] = numbers("part + lane");
+  const around = lanes < 16 ? undefined : {
+    before: [`var lse ${lses}`, `var d ${ds}`],
+    after: [`lse = subgroupShuffle(lse, ${rotated});`, `d = subgroupShuffle(d, ${rotated});`],
+  };
+  const [lse, d] = numbers(`j + lane % ${steps}u`);
+  const statistics = [
+    ...(lanes === 0 || around ? [] : [`let lse ${lse}`, `let d ${d}`]),
+    ...range(steps, (u) => {
+      const [lse, d] = numbers(`j + ${u}u`);
+      const handed = (name: string) => `= subgroupShuffle(${name}, ${rowOf(shape, u)});`;
+      return lanes === 0
+        ? [`let lse${u} ${lse}`, `let d${u} ${d}`]
+        : [`let lse${u} ${handed("lse")}`, `let d${u} ${handed("d")}`];
+    }).flat(),
+  ];
   const loop = walk(shape, streams, (value) => [
     ...statistics,
+    ...range(steps, (u) => `let key${u} = j + ${rowOf(shape, u)};`),
     ...products(shape, "x", k, (u, i) => value(0, u, i)),
     ...products(shape, "z", v, (u, i) => value(1, u, i)),
     ...range(own, (r) =>
       range(steps, (u) => [
-        `let w${r}_${u} = select(0.0, powerOf2(x${r}_${u} - lse${u}), j + ${u}u >= position${r} && j + ${u}u < T);`,
+        `let w${r}_${u} = select(0.0, powerOf2(x${r}_${u} - lse${u}), key${u} >= position${r} && key${u} < T);`,
         `let ds${r}_${u} = w${r}_${u} * (z${r}_${u} - d${u});`,
       ]).flat()).flat(),
-    ...sums(shape, dk, (r, u) => `ds${r}_${u}`, (u, i) => value(0, u, i)),
-    ...sums(shape, dv, (r, u) => `w${r}_${u}`, (u, i) => value(1, u, i)),
-  ]);
+    ...sums(shape, dk, (r, u) => `ds${r}_${u}`, (u, i) => value(0, u, i, true)),
+    ...sums(shape, dv, (r, u) => `w${r}_${u}`, (u, i) => value(1, u, i, true)),
+  ], around);
   return {
     shared: loop.shared,
     lines: [
@@ -184,8 +198,8 @@ export function keyBody(shape: AttentionShape): AttentionBody {
       ...loadNamed(
         shape,
         [
-          { name: k, load: (r) => `${load(shape, "qkv", `row${r}at`, `keyColumn + i`)} * (p.scale * ${log2e})` },
-          { name: v, load: (r) => load(shape, "qkv", `row${r}at`, "valueColumn + i") },
+          { name: k, load: (r) => `${load(shape, "qkv", `row${r}at`, `keyColumn + at`)} * (p.scale * ${log2e})` },
+          { name: v, load: (r) => load(shape, "qkv", `row${r}at`, "valueColumn + at") },
         ],
       ),
       ...declare(shape, dk),
@@ -196,8 +210,8 @@ export function keyBody(shape: AttentionShape): AttentionBody {
         ...loop.lines,
       ]),
       ...storeNamed(shape, [
-        { name: dk, store: (r, v) => `store_dqkv(row${r}at * stride + keyColumn + o, ${v} * p.scale);` },
-        { name: dv, store: (r, v) => `store_dqkv(row${r}at * stride + valueColumn + o, ${v});` },
+        { name: dk, store: (r, v) => `store_dqkv(row${r}at * stride + keyColumn + to, ${v} * p.scale);` },
+        { name: dv, store: (r, v) => `store_dqkv(row${r}at * stride + valueColumn + to, ${v});` },
       ]),
     ],
   };

@@ -8,6 +8,8 @@ struct Parameters {
 {{storage 3 logSumExp f32}}
 {{SHARED}}
 {{EXP2}}
+// `max` with one comparison: the drivers' own treats NaN specially.
+fn larger(a: f32, b: f32) -> f32 { return select(a, b, b > a); }
 // Workgroup: {{OWN}} x {{THREADS}} queries, numbered by position and, within one, by the heads that share a key/value head.
 @compute @workgroup_size({{THREADS}})
 fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index) local: u32{{LANE}}) {

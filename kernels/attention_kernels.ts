@@ -18,7 +18,7 @@ import directQuery from "./attention_direct_query_gradient.wgsl" with { type: "t
 import forwardText from "./attention_forward.wgsl" with { type: "text" };
 import { powerText } from "./exponentials.ts";
 import keyText from "./attention_key_gradient.wgsl" with { type: "text" };
-import { type AttentionShape, typeOf } from "./attention_loops.ts";
+import { type AttentionShape, laneLines, typeOf } from "./attention_loops.ts";
 import queryText from "./attention_query_gradient.wgsl" with { type: "text" };
 
 /** Constants of attention. */
@@ -43,20 +43,19 @@ export interface AttentionKernel {
 
 const parts: Record<
   AttentionPart,
-  { make: (shape: AttentionShape) => AttentionBody; text: string; direct: string; sets: number }
+  { make: (shape: AttentionShape) => AttentionBody; text: string; direct: string; sets: number; unrolled: number }
 > = {
-  // `sets`: vectors of a head that a thread keeps for each of its queries or keys.
-  forward: { make: forwardBody, text: forwardText, direct: directForward, sets: 2 },
-  query_gradient: { make: queryBody, text: queryText, direct: directQuery, sets: 3 },
-  key_gradient: { make: keyBody, text: keyText, direct: directKey, sets: 4 },
+  // `sets`: vectors of a head that a thread keeps for each of its queries or keys. `unrolled`: multiply-adds of one product in a
+  // turn of the loop; more code does not fit the cache of decoded instructions.
+  forward: { make: forwardBody, text: forwardText, direct: directForward, sets: 2, unrolled: 512 },
+  query_gradient: { make: queryBody, text: queryText, direct: directQuery, sets: 3, unrolled: 256 },
+  key_gradient: { make: keyBody, text: keyText, direct: directKey, sets: 4, unrolled: 256 },
 };
 
 const hardwarePower = "fn powerOf2(x: f32) -> f32 { return exp2(min(x, 126.0)); }";
 
 /** Bytes that the named vectors of a workgroup may take: they live on the stack, and should stay in the first cache. */
 const stackBytes = 32768;
-/** Multiply-adds of one product in a turn of the loop: more code does not fit the cache of decoded instructions. */
-const unrolled = 256;
 
 function shapeOf(
   { type, subgroupSize: threads }: Capabilities,
@@ -69,20 +68,34 @@ function shapeOf(
   if (type === "gpu") {
     // Two operands in workgroup memory: at most 16 KiB.
     const tileRows = headSize <= 128 ? 16 : 8;
-    return { width, vectors, threads: 64, own: 1, steps: headSize <= 64 ? 4 : 2, lanes: 0, tileRows, images: false };
+    return {
+      width,
+      vectors,
+      threads: 64,
+      own: 1,
+      steps: headSize <= 64 ? 4 : 2,
+      lanes: 0,
+      across: 0,
+      tileRows,
+      images: false,
+    };
   }
   const rows = part === "key_gradient" ? sequenceLength : sequenceLength * heads / keyValueHeads;
   // A block is computed up to its last query's keys: a quarter of the sequence wastes an eighth.
   const most = Math.min(4, stackBytes / (4 * threads * headSize * parts[part].sets), rows / (4 * threads));
   const own = Math.max(1, Math.floor(most));
+  const unrolled = parts[part].unrolled / (part === "key_gradient" && threads > 8 ? 2 : 1);
   const steps = 2 ** Math.max(0, Math.min(2, Math.floor(Math.log2(unrolled / (own * headSize)))));
+  const across = Math.min(vectors & -vectors, 16, threads);
+  const lanes = Math.min(16, threads, across * steps);
   return {
     width,
     vectors,
     threads,
     own,
     steps,
-    lanes: Math.min(16, threads),
+    lanes,
+    across,
     tileRows: 0,
     images: images && width === 4,
   };
@@ -132,7 +145,7 @@ export function attentionKernel(
     LANE: lanes === 0 ? "" : ",\n  @builtin(subgroup_invocation_id) invocation: u32",
     SHARED: shared,
     EXP2: lanes === 0 ? hardwarePower : powerText("f32"),
-    BODY: (lanes === 0 ? "  " : `  let lane = invocation & ${lanes - 1}u;\n  `) + lines.join("\n  "),
+    BODY: [...(lanes === 0 ? [] : laneLines(shape)), ...lines].map((line) => `  ${line}`).join("\n"),
   }, types);
   const family = lanes === 0 ? "tile" : "broadcast";
   const variant = [

@@ -18,6 +18,8 @@ export interface AttentionShape {
   readonly steps: number;
   /** Lanes that load different vectors and hand them round; 0: through workgroup memory, `tileRows` rows at a time. */
   readonly lanes: number;
+  /** How many of these lanes load one row: a power of two that divides `vectors`; at most `steps` rows are loaded at once. */
+  readonly across: number;
   readonly tileRows: number;
   /** qkv, y and dy are read from textures. */
   readonly images: boolean;
@@ -28,6 +30,11 @@ export interface Stream {
   readonly name: string;
   readonly binding: Operand;
   readonly column: string;
+  /**
+   * A turn uses the rows twice. They are multiplied by `one`, which compilers do not know to be 1, so that they are handed round
+   * twice: kept for the second time, they fill the first cache.
+   */
+  readonly twice?: boolean;
 }
 
 /** A tensor whose rows are read. */
@@ -39,8 +46,8 @@ export function load({ images }: AttentionShape, operand: Operand, row: string, 
   return images ? `load_${operand}(${column}, ${row})` : `load_${operand}((${row}) * ${stride} + ${column})`;
 }
 
-/** The place of vector `vector` in row `step` of a stream. */
-export type StreamValue = (stream: number, step: number, vector: number) => string;
+/** The place of vector `vector` in row `step` of a stream; `again` where the turn uses it for the second time. */
+export type StreamValue = (stream: number, step: number, vector: number, again?: boolean) => string;
 
 /** `[make(0), …, make(count - 1)]`. */
 export function range<T>(count: number, make: (i: number) => T): T[] {
@@ -64,14 +71,16 @@ export function atLeastOnce(name: string, begin: string, end: string, step: numb
 }
 
 /**
- * A loop over rows `begin` to `end` of the streams; `body(value)` makes the lines for `steps` rows from `j` on.
+ * A loop over rows `begin` to `end` of the streams; `body(value)` makes the lines for `steps` rows from `j` on. Where lanes hand round, `around.before` comes
+ * before each `lanes` rows, from `part` on, and `around.after` behind each turn.
  */
 export function walk(
   shape: AttentionShape,
   streams: readonly Stream[],
   body: (value: StreamValue) => string[],
+  around?: { readonly before: readonly string[]; readonly after: readonly string[] },
 ): { lines: string[]; shared: string } {
-  const { lanes, threads, vectors, steps, tileRows } = shape;
+  const { lanes, across, threads, vectors, steps, tileRows } = shape;
   if (lanes === 0) {
     const size = tileRows * vectors;
     return {
@@ -94,29 +103,51 @@ export function walk(
       ],
     };
   }
-  const loads = Math.ceil(steps * vectors / lanes);
-  const loop = [
-    ...range(loads, (l) => [
-      `let row${l} = first + min(j + step${l}, last);`,
-      ...streams.map(({ name, binding, column }) =>
-        `let ${name}${l} = ${load(shape, binding, `row${l}`, `${column} + part${l}`)};`
-      ),
-    ]).flat(),
-    ...body((stream, step, vector) => {
-      const flat = step * vectors + vector;
-      return `subgroupBroadcast(${streams[stream].name}${Math.floor(flat / lanes)}, ${flat % lanes}u)`;
-    }),
-  ];
+  const rows = lanes / across;
+  const lines = streams.flatMap(({ name, binding, column, twice }) =>
+    range(steps / rows, (block) => [
+      `let ${name}Row${block} = first + min(j + ${block * rows}u + laneRow, last);`,
+      ...range(vectors / across, (part) => {
+        const value = load(shape, binding, `${name}Row${block}`, `${column} + ${part * across}u + laneVector`);
+        const loaded = `${name}${block}_${part}`;
+        return [`let ${loaded} = ${value};`, ...(twice ? [`let ${loaded}_again = ${loaded} * one;`] : [])];
+      }).flat(),
+    ]).flat()
+  );
+  lines.push(...body((stream, step, vector, again) => {
+    const { name } = streams[stream];
+    const loaded = `${name}${Math.floor(step / rows)}_${Math.floor(vector / across)}${again ? "_again" : ""}`;
+    const from = step % rows * across + vector % across;
+    return from === 0 ? loaded : `subgroupShuffleXor(${loaded}, ${from}u)`;
+  }));
+  if (!around) return { shared: "", lines: atLeastOnce("j", `begin - begin % ${steps}u`, "end", steps, lines) };
+  const turns = atLeastOnce("j", "part", `part + ${lanes}u`, steps, [...lines, ...around.after]);
   return {
     shared: "",
-    lines: [
-      ...range(loads, (l) => [
-        `let step${l} = (${lanes * l}u + lane) / ${vectors}u;`,
-        `let part${l} = (${lanes * l}u + lane) % ${vectors}u;`,
-      ]).flat(),
-      ...atLeastOnce("j", `begin - begin % ${steps}u`, "end", steps, loop),
-    ],
+    lines: atLeastOnce("part", `begin - begin % ${lanes}u`, "end", lanes, [...around.before, ...turns]),
   };
+}
+
+/** Lines that name a thread's place among those that hand round. */
+export function laneLines({ lanes, across }: AttentionShape): string[] {
+  return [
+    `let lane = invocation & ${lanes - 1}u;`,
+    `let laneRow = lane / ${across}u;`,
+    `let laneVector = lane & ${across - 1}u;`,
+  ];
+}
+
+/**
+ * Which row of a turn a thread treats as number `step` of it. Each lane takes rows and vectors in an order of its own, in which it
+ * has one of another lane by `subgroupShuffleXor`: software drivers need one instruction for that, and two for a broadcast.
+ */
+export function rowOf({ lanes, across }: AttentionShape, step: number): string {
+  return lanes === across ? `${step}u` : `(${step}u ^ laneRow)`;
+}
+
+/** Which vector of a row a thread treats as number `vector`. */
+export function vectorOf({ lanes }: AttentionShape, vector: string): string {
+  return lanes === 0 ? vector : `(${vector} ^ laneVector)`;
 }
 
 /** Lines that declare the vectors `name(r, i)`, all 0. */
@@ -138,6 +169,7 @@ export function loadNamed(
   return [
     ...sets.flatMap(({ name }) => declare(shape, name)),
     ...atLeastOnce("i", "0u", `${vectors}u`, 1, [
+      `let at = ${vectorOf(shape, "i")};`,
       ...range(own, (r) => [
         ...sets.flatMap(({ name, load }, s) => [
           `let l${s}_${r} = ${load(r)};`,
@@ -151,13 +183,15 @@ export function loadNamed(
 
 /** Lines that hand named vectors to `store(r, value)`, which may use `i`. */
 export function storeNamed(
-  { own, vectors }: AttentionShape,
+  shape: AttentionShape,
   sets: readonly {
     readonly name: (r: number, i: number) => string;
     readonly store: (r: number, v: string) => string;
   }[],
 ): string[] {
+  const { own, vectors } = shape;
   return atLeastOnce("o", "0u", `${vectors}u`, 1, [
+    `let to = ${vectorOf(shape, "o")};`,
     ...range(own, (r) =>
       sets.flatMap(({ name, store }, s) => [
         `var w${s}_${r} = ${name(r, 0)};`,

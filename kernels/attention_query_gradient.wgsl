@@ -18,6 +18,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
   let group = workgroup + vec3u(p.originX, p.originY, p.originZ);
   let T = p.sequenceLength;
   let last = T - 1u;
+  let one = f32(min(T, 1u));
   let groupSize = p.heads / p.keyValueHeads;
   let stride = (p.heads + 2u * p.keyValueHeads) * {{VECTORS}}u;
   let yStride = p.heads * {{VECTORS}}u;

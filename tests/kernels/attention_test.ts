@@ -124,6 +124,20 @@ for (const [family, overrides] of Object.entries(families)) {
     }));
 }
 
+Deno.test("attention's kernels for any number of lanes that hand round equal the reference", () =>
+  withDevice(async (device) => {
+    const lanes = device.capabilities.subgroupSize;
+    // A subgroup of more lanes consists of groups of at most 16 that do the same.
+    for (const subgroupSize of [8, 16, 32, 64].filter((size) => Math.min(size, 16) <= lanes)) {
+      for (const headSize of [6, 24]) {
+        const attributes = { heads: 2, keyValueHeads: 1, headSize, sequenceLength: 131 };
+        for (const error of await errors(device, 1, attributes, { overrides: { subgroupSize } })) {
+          assert.ok(error < 1e-5, `${subgroupSize} lanes, heads of ${headSize}: error ${error}`);
+        }
+      }
+    }
+  }));
+
 Deno.test("attention takes heads of up to 256", () =>
   withDevice(async (device) => {
     for (const headSize of [128, 256]) {
