@@ -83,8 +83,9 @@ function expand(text: string, { held }: Form, ragged: boolean): string {
 }
 
 /**
- * A row kernel, whether its workgroups take blocks of `blockRows` rows, and its grid over `rows` rows: `{{PRELUDE}}` of the text becomes types and reductions, `{{THREADS}}` the
- * workgroup size, `{{VALUE}}` the type of what is loaded. Rows whose size is no multiple of four are read element by element.
+ * A row kernel, whether its workgroups take blocks of `blockRows` rows (`BLOCKS` in its text), and its grid over `rows` rows:
+ * `{{PRELUDE}}` of the text becomes types and reductions, `{{THREADS}}` the workgroup size, `{{VALUE}}` the type of what is
+ * loaded. Rows whose size is no multiple of four are read element by element.
  *
  * @param tensorsHeld of how many tensors (at a time) a lane holds its values of a row
  */

@@ -17,7 +17,7 @@ import text from "./norm_gradient.wgsl" with { type: "text" };
 import partialsText from "./norm_partials.wgsl" with { type: "text" };
 import { bytesPerColumn, rowValues } from "./rows.ts";
 
-/** The gradient rule of an op with inputs `[x, w]` and output `[y, …]`, or `[x, w, b]` where rows had their `mean` taken away. */
+/** The gradient rule of an op with inputs `[x, w]`, or `[x, w, b]` where it takes away the rows' `mean`, and outputs `[y, …]`. */
 export function differentiateNorm(backward: Backward, op: Op<unknown>, rstd: Tensor, mean?: Tensor): void {
   const [x, ...weights] = op.inputs;
   const addend = backward.needs(x) ? backward.take(x) : undefined;
@@ -38,9 +38,9 @@ export function differentiateNorm(backward: Backward, op: Op<unknown>, rstd: Ten
 }
 
 /**
- * Inputs `[x [R, C], w [C], dy [R, C], rstd [R], mean?, addend?]`, with `mean` if `centered`. Outputs `[dx (+ addend), partials]`; a row
- * of partials has the sums of a block for w, then, if `centered`, those for the bias. That dw and db are another op's lets pipelines
- * make them later.
+ * Inputs `[x [R, C], w [C], dy [R, C], rstd [R], mean?, addend?]`, with `mean` if `centered`. Outputs `[dx (+ addend), partials]`;
+ * a row of partials has a block's sums for w, then, if `centered`, those for the bias. It writes no gradient of a weight itself:
+ * pipelines put off ops that do.
  */
 const normGradient: OpDefinition<{ readonly centered: boolean }> = {
   name: "normGradient",
