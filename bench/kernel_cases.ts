@@ -10,7 +10,7 @@ import { accumulate } from "../kernels/accumulate.ts";
 import { adamw, fillHyper } from "../kernels/adamw.ts";
 import { attention } from "../kernels/attention.ts";
 import { attentionDecode } from "../kernels/attention_decode.ts";
-import { columnSum } from "../kernels/column_sum.ts";
+import { addPartials, columnSum } from "../kernels/column_sum.ts";
 import { crossEntropy, crossEntropyOfShares, crossEntropyShare } from "../kernels/cross_entropy.ts";
 import { dropout } from "../kernels/dropout.ts";
 import { embedding, sortTokens } from "../kernels/embedding.ts";
@@ -18,7 +18,6 @@ import { fillZero } from "../kernels/fill_zero.ts";
 import { gelu, geluGradient } from "../kernels/gelu.ts";
 import { layernorm } from "../kernels/layernorm.ts";
 import { matmul } from "../kernels/matmul.ts";
-import { normWeightGradient } from "../kernels/norm_weight_gradient.ts";
 import { residualAdd } from "../kernels/residual_add.ts";
 import { rmsnorm } from "../kernels/rmsnorm.ts";
 import { rope, ropeTables } from "../kernels/rope.ts";
@@ -166,13 +165,12 @@ function ofRows(): KernelCase[] {
   const many = 8 * rows;
   const shape = `${many}x${width}`;
   const x = [many, width];
-  const vector = [many];
   return [
     make(layernorm, shape, [x, weight(width), weight(width)], { epsilon: 1e-5 }),
     make(rmsnorm, shape, [x, weight(width)], { epsilon: 1e-5 }),
-    make(normWeightGradient, shape, [x, vector, vector, x], { centered: true }),
     make(softmax, shape, [x], {}),
     make(columnSum, shape, [x], {}),
+    make(addPartials, `256x${2 * width}`, [[256, 2 * width]], { sums: 2 }),
   ];
 }
 

@@ -97,11 +97,7 @@ function stage({ capabilities }: Target, { x, sums, rows, columns, size, blockSt
   };
 }
 
-/**
- * Adds the sums of `partials` [blocks, columns] to `sums`, one or two vectors that share the columns equally: the second stage,
- * for any op that made partials of its own.
- */
-export function sumPartials(target: Target, partials: Tensor, sums: readonly Tensor[], accumulate: boolean): Dispatch {
+function sumPartials(target: Target, partials: Tensor, sums: readonly Tensor[], accumulate: boolean): Dispatch {
   const rows = rowCount(partials);
   return stage(target, {
     x: windowOf(partials),
@@ -113,6 +109,16 @@ export function sumPartials(target: Target, partials: Tensor, sums: readonly Ten
     accumulate,
   });
 }
+
+/**
+ * The second stage, for ops that make partials of their own. Inputs `[partials [blocks, columns]]`; outputs one or two vectors,
+ * `sums`, that share the columns equally, accumulated into.
+ */
+export const addPartials: OpDefinition<{ readonly sums: number }> = {
+  name: "addPartials",
+  infer: ([partials], { sums }) => Array.from({ length: sums }, () => ({ shape: [rowSize(partials) / sums] })),
+  lower: ({ inputs: [partials], outputs }, target) => [sumPartials(target, partials, outputs, true)],
+};
 
 /** The op. Inputs `[x]`; outputs `[sum, partials]`. */
 export const columnSum: OpDefinition<{ readonly accumulate?: boolean }> = {

@@ -15,13 +15,17 @@
 import type { Capabilities } from "../gpu/capabilities.ts";
 import { ceilDivide, type Kernel, kernel } from "../graph/dispatch.ts";
 import type { DataType } from "../graph/tensor.ts";
+import { blockRows } from "./column_sum.ts";
 import { reductions } from "./reductions.ts";
 import { unroll, withTag } from "./unroll.ts";
 
 /** Values (vec4) of one tensor that a lane holds at most: 24 of them compile in less than a second, 48 in several. */
 const mostHeld = 24;
-/** Rows that a subgroup takes one after another: a workgroup and its weights cost lavapipe 0.5 µs, a short row 0.2. */
-const rowsInTurn = 32;
+/**
+ * Rows that a subgroup takes one after another: a workgroup and its weights cost lavapipe 0.5 µs, a short row 0.2. They are a
+ * block, whose sums over rows the kernel can keep.
+ */
+const rowsInTurn = blockRows;
 /** Threads of a workgroup that has a row of its own, or whose threads have. */
 const [threadsOfRow, threadsWithRows] = [64, 8];
 
@@ -53,6 +57,8 @@ function prelude({ lanes, rows, width }: Form, ragged: boolean, onGPU: boolean):
   const wide = width === 4;
   return `alias Value = ${wide ? "vec4f" : "f32"};
 const LANES = ${lanes}u;
+// Whether a workgroup is a subgroup that holds its rows and takes a block of them.
+const BLOCKS = ${rows > 1};
 fn total(v: Value) -> f32 { return ${wide ? "(v.x + v.y) + (v.z + v.w)" : "v"}; }
 fn largest(v: Value) -> f32 { return ${wide ? "max(max(v.x, v.y), max(v.z, v.w))" : "v"}; }
 // Value i of a row, or what stands in for it behind the row's end.
@@ -77,8 +83,9 @@ function expand(text: string, { held }: Form, ragged: boolean): string {
 }
 
 /**
- * A row kernel and its grid over `rows` rows: `{{PRELUDE}}` of the text becomes types and reductions, `{{THREADS}}` the
- * workgroup size, `{{VALUE}}` the type of what is loaded. Rows whose size is no multiple of four are read element by element.
+ * A row kernel, whether its workgroups take blocks of `blockRows` rows (`BLOCKS` in its text), and its grid over `rows` rows:
+ * `{{PRELUDE}}` of the text becomes types and reductions, `{{THREADS}}` the workgroup size, `{{VALUE}}` the type of what is
+ * loaded. Rows whose size is no multiple of four are read element by element.
  *
  * @param tensorsHeld of how many tensors (at a time) a lane holds its values of a row
  */
@@ -89,7 +96,8 @@ export function heldRowKernel(
   rowElements: number,
   tensorsHeld: number,
   types: readonly (DataType | undefined)[],
-): { kernel: Kernel; grid: (rows: number) => [number, number, number] } {
+  constants: Record<string, boolean> = {},
+): { kernel: Kernel; inBlocks: boolean; grid: (rows: number) => [number, number, number] } {
   const form = formOf(capabilities, rowElements, tensorsHeld);
   const { lanes, threads, rows, width, held } = form;
   const onGPU = capabilities.type === "gpu";
@@ -98,10 +106,12 @@ export function heldRowKernel(
     PRELUDE: prelude(form, ragged, onGPU),
     THREADS: threads,
     VALUE: width === 4 ? "vec4f" : "f32",
+    ...constants,
   }, types);
   const perGroup = lanes === 1 ? threads : rows;
   return {
     kernel: { ...made, variant: `lanes=${lanes} held=${held} ${made.variant}`.trim() },
+    inBlocks: rows > 1,
     grid: (count) => [ceilDivide(count, perGroup), 1, 1],
   };
 }

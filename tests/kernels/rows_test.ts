@@ -6,7 +6,8 @@ import { fillNormal } from "../../graph/random.ts";
 import type { Tensor } from "../../graph/tensor.ts";
 import { columnSum } from "../../kernels/column_sum.ts";
 import { layernorm } from "../../kernels/layernorm.ts";
-import { addTensors } from "../../kernels/residual_add.ts";
+import { addTensors, residualAdd } from "../../kernels/residual_add.ts";
+import { rmsnorm } from "../../kernels/rmsnorm.ts";
 import { softmax } from "../../kernels/softmax.ts";
 import { modelConfiguration } from "../../model/configuration.ts";
 import { buildModelGraph } from "../../train/model_graph.ts";
@@ -24,17 +25,17 @@ function normal(count: number, name: string, mean = 0): Float32Array {
   return values.map((x) => x + mean);
 }
 
-/** Layer norm and its gradients in double precision. */
-function reference(x: Float32Array, w: Float32Array, b: Float32Array, dy: Float32Array, C: number) {
+/** Layer norm, or RMS norm, and its gradients in double precision. */
+function reference(x: Float32Array, w: Float32Array, b: Float32Array, dy: Float32Array, C: number, centered = true) {
   const y = new Float64Array(x.length), dx = new Float64Array(x.length);
   const dw = new Float64Array(C), db = new Float64Array(C);
   for (let start = 0; start < x.length; start += C) {
     const row = Float64Array.from(x.subarray(start, start + C));
-    const mean = row.reduce((a, v) => a + v, 0) / C;
+    const mean = centered ? row.reduce((a, v) => a + v, 0) / C : 0;
     const rstd = 1 / Math.sqrt(row.reduce((a, v) => a + (v - mean) ** 2, 0) / C + 1e-5);
     const normed = row.map((v) => (v - mean) * rstd);
     const g = normed.map((_, c) => dy[start + c] * w[c]);
-    const meanG = g.reduce((a, v) => a + v, 0) / C;
+    const meanG = centered ? g.reduce((a, v) => a + v, 0) / C : 0;
     const meanGX = g.reduce((a, v, c) => a + v * normed[c], 0) / C;
     for (let c = 0; c < C; c++) {
       y[start + c] = normed[c] * w[c] + b[c];
@@ -70,6 +71,42 @@ for (const [form, overrides] of Object.entries(forms)) {
           for (const key of ["y", "dx", "dw", "db"] as const) {
             const error = scaledMax(results[key], expected[key]);
             assert.ok(error < limit, `${C} columns, mean ${mean}: ${key} is off by ${error}`);
+          }
+        }
+      }
+    }, overrides));
+
+  Deno.test(`gradients of norms are right for any number of rows, cut ones, halves, and added to a residual's, ${form}`, () =>
+    withDevice(async (device) => {
+      // Rows of the last are cut, between blocks whose sums the kernels make.
+      for (const [R, C, bindingLimit] of [[1, 64], [31, 128], [33, 200], [100, 384], [9, 66], [400, 128, 2 ** 16]]) {
+        for (const [centered, dtype] of [[true, "f32"], [false, "f32"], [true, "bf16"], [false, "bf16"]] as const) {
+          if (dtype === "bf16" && C % 4 !== 0) continue;
+          // Whole numbers and quarters are bf16 as they are.
+          const draw = (count: number, name: string) => normal(count, name).map((x) => Math.round(4 * x) / 4);
+          const data = [draw(R * C, "x"), draw(C, "w"), draw(C, "b"), draw(R * C, "dy")] as const;
+          const results = await runOn(device, (graph) => {
+            const [x, dy] = ["x", "dy"].map((name) => graph.tensor(name, [R, C], "input", { dtype }));
+            const [w, b] = ["w", "b"].map((name) => graph.tensor(name, [C], "parameter", { dtype }));
+            const dw = graph.tensor("dw", [C], "gradient"), db = graph.tensor("db", [C], "gradient");
+            const [y] = centered
+              ? graph.add(layernorm, [x, w, b], { epsilon: 1e-5 })
+              : graph.add(rmsnorm, [x, w], { epsilon: 1e-5 });
+            const [z] = graph.add(residualAdd, [x, y], {});
+            const sums = new Map([[w, dw], [b, db]]);
+            const found = backward(graph, new Map([[z, dy]]), sums, addTensors, [x]);
+            return {
+              inputs: new Map([[x, data[0]], [w, data[1]], [b, data[2]], [dy, data[3]]]),
+              outputs: { dx: found.get(x)!, dw, ...(centered ? { db } : {}) },
+            };
+          }, { runs: 2, activationType: dtype, overrides: bindingLimit ? { bindingLimit } : {} });
+          const { dx, dw, db } = reference(...data, C, centered);
+          const twice = (sum: Float64Array) => sum.map((x) => 2 * x);
+          const expected = { dx: dx.map((x, i) => x + data[3][i]), dw: twice(dw), db: twice(db) };
+          for (const key of Object.keys(results) as (keyof typeof expected)[]) {
+            const error = scaledMax(results[key], expected[key]);
+            const limit = key === "dx" && dtype === "bf16" ? 1 / 256 : 3e-6;
+            assert.ok(error < limit, `${R}x${C} ${dtype}${centered ? ", centered" : ""}: ${key} is off by ${error}`);
           }
         }
       }

@@ -4,9 +4,9 @@ struct Parameters {
 }
 @group(0) @binding(0) var<uniform> parameters: Parameters;
 {{storage 1 x {{TYPE}}}}
-{{storage 2 mean f32}}
+{{storage 2 dy {{TYPE}}}}
 {{storage 3 rstd f32}}
-{{storage 4 dy {{TYPE}}}}
+{{storage 4 mean f32}}
 {{storage 5 partials {{TYPE}}}}
 const LANES = {{LANES}}u;
 
