@@ -214,7 +214,8 @@ Deno.test({
 async function onMount(folder: string, options: string, args: readonly string[], env: Record<string, string> = {}) {
   const script = 'mount -t tmpfs -o "$1" none "$2" && cd "$2" && shift 2 && exec "$@"';
   const shell = ["/usr/bin/unshare", "-m", "/bin/sh", "-c", script, "sh", options, `${folder}/empty`];
-  const home = { PATH: "/usr/bin:/bin", HOME: `${folder}/empty`, ...env };
+  // Mesa would write its own cache onto that disk, when it likes.
+  const home = { PATH: "/usr/bin:/bin", HOME: `${folder}/empty`, MESA_SHADER_CACHE_DISABLE: "true", ...env };
   return await ended(command(folder, [...shell, ...words, ...args], home));
 }
 
