@@ -60,7 +60,7 @@ function largest(names: readonly string[]): string {
 
 /** Online softmax: sums are rescaled once a turn, when its largest score is known. */
 export function forwardBody(shape: AttentionShape): AttentionBody {
-  const { own, steps, vectors } = shape;
+  const { own, steps } = shape;
   const all = (line: (r: number) => string) => range(own, line);
   const each = (line: (r: number, u: number) => string) => all((r) => range(steps, (u) => line(r, u)).join(" "));
   const loop = walk(shape, [keys, values], (value) => [
@@ -71,8 +71,7 @@ export function forwardBody(shape: AttentionShape): AttentionBody {
     ...each((r, u) => `let w${r}_${u} = powerOf2(s${r}_${u} - t${r});`),
     ...all((r) => `sum${r} = fma(sum${r}, c${r}, ${range(steps, (u) => `w${r}_${u}`).join(" + ")});`),
     ...all((r) => `m${r} = t${r};`),
-    ...all((r) => range(vectors, (i) => `${a(r, i)} *= c${r};`).join(" ")),
-    ...sums(shape, a, (r, u) => `w${r}_${u}`, (u, i) => value(1, u, i)),
+    ...sums(shape, a, (r, u) => `w${r}_${u}`, (u, i) => value(1, u, i), (r) => `c${r}`),
   ]);
   return {
     shared: loop.shared,

@@ -229,12 +229,13 @@ export function products(
   ];
 }
 
-/** Lines that add to the vectors `sum(r, i)` each row of a stream times `scalar(r, u)`. */
+/** Lines that add to the vectors `sum(r, i)`, first multiplied by `before(r)`, each row of a stream times `scalar(r, u)`. */
 export function sums(
   shape: AttentionShape,
   sum: (r: number, i: number) => string,
   scalar: (r: number, u: number) => string,
   value: (u: number, i: number) => string,
+  before?: (r: number) => string,
 ): string[] {
   const { own, steps, vectors } = shape;
   return range(vectors, (i) => [
@@ -242,7 +243,13 @@ export function sums(
     ...range(
       own,
       (r) =>
-        range(steps, (u) => `${sum(r, i)} = fma(${typeOf(shape)}(${scalar(r, u)}), ${sum(0, i)}b${u}, ${sum(r, i)});`),
+        range(
+          steps,
+          (u) =>
+            `${sum(r, i)} = fma(${typeOf(shape)}(${scalar(r, u)}), ${sum(0, i)}b${u}, ${sum(r, i)}${
+              before && u === 0 ? ` * ${before(r)}` : ""
+            });`,
+        ),
     ).flat(),
   ]).flat();
 }
