@@ -44,8 +44,10 @@ function elementType(headSize: number): { dtype?: "f32" } {
   return headSize % 4 === 0 ? {} : { dtype: "f32" };
 }
 
+type SequencePart = Exclude<AttentionPart, "prefill">;
+
 /** Which of a kernel's tensors are only read, all rows of a head's vectors. */
-const readOnly: Record<AttentionPart, readonly number[]> = {
+const readOnly: Record<SequencePart, readonly number[]> = {
   forward: [0],
   query_gradient: [0, 1, 5],
   key_gradient: [0, 1],
@@ -53,7 +55,7 @@ const readOnly: Record<AttentionPart, readonly number[]> = {
 
 function dispatch(
   capabilities: Capabilities,
-  part: AttentionPart,
+  part: SequencePart,
   attributes: AttentionAttributes,
   range: RowRange,
   tensors: readonly Tensor[],
@@ -62,15 +64,16 @@ function dispatch(
   const { heads, keyValueHeads, headSize, sequenceLength } = attributes;
   const windows = tensors.map((tensor) => windowOf(tensor, range));
   const pictures = windows.map((window, i) => readOnly[part].includes(i) ? imageOf(window) : window);
+  // A group's query heads are numbered through within each position: they read the same keys and values.
+  const rows = part === "key_gradient" ? sequenceLength : sequenceLength * heads / keyValueHeads;
   const { kernel, block, images } = attentionKernel(
     capabilities,
     part,
-    attributes,
+    headSize,
+    rows,
     tensors.map(({ dtype }) => dtype),
     pictures.every((window) => window !== undefined),
   );
-  // A group's query heads are numbered through within each position: they read the same keys and values.
-  const rows = part === "key_gradient" ? sequenceLength : sequenceLength * heads / keyValueHeads;
   return {
     kernel,
     windows: images ? pictures : windows,

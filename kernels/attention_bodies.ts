@@ -26,6 +26,10 @@ export interface AttentionBody {
 
 const keys: Stream = { name: "k", binding: "qkv", column: "keyColumn" };
 const values: Stream = { name: "v", binding: "qkv", column: "valueColumn" };
+const cached: readonly Stream[] = [
+  { name: "k", binding: "keys", column: "keyColumn" },
+  { name: "v", binding: "values", column: "keyColumn" },
+];
 
 const vector = (name: string) => (r: number, i: number) => `${name}${r}_${i}`;
 const q = vector("q");
@@ -36,13 +40,13 @@ const a = vector("a");
 const dk = vector("dk");
 const dv = vector("dv");
 
-/** A thread's own queries: number `r` is row `row<r>` at `position<r>` of head `head<r>`. */
-function ownQueries({ own, threads, vectors }: AttentionShape): string[] {
+/** A thread's own queries: number `r` is row `row<r>at` at `position<r>` of head `head<r>`; row 0 is at position `start`. */
+function ownQueries({ own, threads, vectors }: AttentionShape, start: string): string[] {
   return range(own, (r) => [
     `let n${r} = block + ${r * threads}u + local;`,
-    `let position${r} = n${r} / groupSize;`,
+    `let position${r} = ${start} + n${r} / groupSize;`,
     `let inside${r} = position${r} < T;`,
-    `let row${r}at = first + min(position${r}, last);`,
+    `let row${r}at = first + min(position${r}, last) - ${start};`,
     `let head${r} = group.y * groupSize + n${r} % groupSize;`,
     `let column${r} = head${r} * ${vectors}u;`,
   ]).flat();
@@ -60,10 +64,27 @@ function largest(names: readonly string[]): string {
 
 /** Online softmax: sums are rescaled once a turn, when its largest score is known. */
 export function forwardBody(shape: AttentionShape): AttentionBody {
+  return softmaxBody(shape, "0u", [keys, values], (r) => [
+    `let lse${r} = (m${r} + log2(sum${r})) * ${ln2};`,
+    `if (inside${r}) { store_logSumExp(row${r}at * p.heads + head${r}, lse${r}); }`,
+  ]);
+}
+
+/** The same of new queries, from position `start` on, over caches. */
+export function prefillBody(shape: AttentionShape): AttentionBody {
+  return softmaxBody(shape, "start", cached, () => []);
+}
+
+function softmaxBody(
+  shape: AttentionShape,
+  start: string,
+  streams: readonly Stream[],
+  statistics: (r: number) => string[],
+): AttentionBody {
   const { own, steps } = shape;
   const all = (line: (r: number) => string) => range(own, line);
   const each = (line: (r: number, u: number) => string) => all((r) => range(steps, (u) => line(r, u)).join(" "));
-  const loop = walk(shape, [keys, values], (value) => [
+  const loop = walk(shape, streams, (value) => [
     ...products(shape, "x", q, (u, i) => value(0, u, i)),
     ...each((r, u) => `let s${r}_${u} = select(-1e30, x${r}_${u}, j + ${rowOf(shape, u)} <= position${r});`),
     ...all((r) => `let t${r} = larger(m${r}, ${largest(range(steps, (u) => `s${r}_${u}`))});`),
@@ -76,7 +97,7 @@ export function forwardBody(shape: AttentionShape): AttentionBody {
   return {
     shared: loop.shared,
     lines: [
-      ...ownQueries(shape),
+      ...ownQueries(shape, start),
       ...loadNamed(
         shape,
         [{ name: q, load: (r) => `${load(shape, "qkv", `row${r}at`, `column${r} + at`)} * (p.scale * ${log2e})` }],
@@ -89,10 +110,7 @@ export function forwardBody(shape: AttentionShape): AttentionBody {
         name: a,
         store: (r, v) => `store_y(row${r}at * yStride + column${r} + to, ${v} * scale${r});`,
       }]),
-      ...range(own, (r) => [
-        `let lse${r} = (m${r} + log2(sum${r})) * ${ln2};`,
-        `if (inside${r}) { store_logSumExp(row${r}at * p.heads + head${r}, lse${r}); }`,
-      ]).flat(),
+      ...range(own, statistics).flat(),
     ],
   };
 }
@@ -121,7 +139,7 @@ export function queryBody(shape: AttentionShape): AttentionBody {
   return {
     shared: loop.shared,
     lines: [
-      ...ownQueries(shape),
+      ...ownQueries(shape, "0u"),
       ...range(own, (r) => `var d${r} = 0.0;`),
       ...loadNamed(
         shape,

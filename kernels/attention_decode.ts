@@ -12,7 +12,7 @@ import type { OpDefinition } from "../graph/graph.ts";
 import { bytesOf, rowCount } from "../graph/tensor.ts";
 import cacheText from "./attention_cache.wgsl" with { type: "text" };
 import text from "./attention_decode.wgsl" with { type: "text" };
-import { prefillKernel } from "./attention_prefill.ts";
+import { attentionKernel } from "./attention_kernels.ts";
 
 /** Constants. */
 export interface AttentionDecodeAttributes {
@@ -70,7 +70,7 @@ export const attentionDecode: OpDefinition<AttentionDecodeAttributes> = {
       }];
     }
     const queries = rows * heads / keyValueHeads;
-    const { kernel: prefill, block } = prefillKernel(capabilities, headSize, queries, types);
+    const { kernel: prefill, block } = attentionKernel(capabilities, "prefill", headSize, queries, types, false);
     return [store, {
       kernel: prefill,
       uniforms: [rows, heads, keyValueHeads, scale],

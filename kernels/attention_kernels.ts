@@ -11,14 +11,16 @@
 import type { Capabilities } from "../gpu/capabilities.ts";
 import { type Kernel, kernel } from "../graph/dispatch.ts";
 import type { DataType } from "../graph/tensor.ts";
-import { type AttentionBody, forwardBody, keyBody, queryBody } from "./attention_bodies.ts";
+import { type AttentionBody, forwardBody, keyBody, prefillBody, queryBody } from "./attention_bodies.ts";
 import directForward from "./attention_direct_forward.wgsl" with { type: "text" };
 import directKey from "./attention_direct_key_gradient.wgsl" with { type: "text" };
+import directPrefill from "./attention_direct_prefill.wgsl" with { type: "text" };
 import directQuery from "./attention_direct_query_gradient.wgsl" with { type: "text" };
 import forwardText from "./attention_forward.wgsl" with { type: "text" };
 import { powerText } from "./exponentials.ts";
 import keyText from "./attention_key_gradient.wgsl" with { type: "text" };
 import { type AttentionShape, laneLines, typeOf } from "./attention_loops.ts";
+import prefillText from "./attention_prefill.wgsl" with { type: "text" };
 import queryText from "./attention_query_gradient.wgsl" with { type: "text" };
 
 /** Constants of attention. */
@@ -30,8 +32,8 @@ export interface AttentionAttributes {
   readonly sequenceLength: number;
 }
 
-/** The three kernels of attention. */
-export type AttentionPart = "forward" | "query_gradient" | "key_gradient";
+/** The kernels of attention of sequences, and that of new tokens over a cache of keys and values. */
+export type AttentionPart = "forward" | "query_gradient" | "key_gradient" | "prefill";
 
 /** A kernel and how many queries or keys its workgroup has. */
 export interface AttentionKernel {
@@ -50,6 +52,7 @@ const parts: Record<
   forward: { make: forwardBody, text: forwardText, direct: directForward, sets: 2, unrolled: 512 },
   query_gradient: { make: queryBody, text: queryText, direct: directQuery, sets: 3, unrolled: 256 },
   key_gradient: { make: keyBody, text: keyText, direct: directKey, sets: 4, unrolled: 256 },
+  prefill: { make: prefillBody, text: prefillText, direct: directPrefill, sets: 2, unrolled: 512 },
 };
 
 const hardwarePower = "fn powerOf2(x: f32) -> f32 { return exp2(min(x, 126.0)); }";
@@ -60,7 +63,8 @@ const stackBytes = 32768;
 function shapeOf(
   { type, subgroupSize: threads }: Capabilities,
   part: AttentionPart,
-  { headSize, heads, keyValueHeads, sequenceLength }: AttentionAttributes,
+  headSize: number,
+  rows: number,
   images: boolean,
 ): AttentionShape {
   const width = headSize % 4 === 0 ? 4 : 1;
@@ -80,11 +84,13 @@ function shapeOf(
       images: false,
     };
   }
-  const rows = part === "key_gradient" ? sequenceLength : sequenceLength * heads / keyValueHeads;
-  // A block is computed up to its last query's keys: a quarter of the sequence wastes an eighth.
-  const most = Math.min(4, stackBytes / (4 * threads * headSize * parts[part].sets), rows / (4 * threads));
+  // A block is computed up to its last query's keys: a quarter of the sequence wastes an eighth. Most of a cache is before all queries;
+  // a turn of two keys or more is faster there than more queries.
+  const { sets, unrolled: limit } = parts[part];
+  const useful = part === "prefill" ? Math.min(rows / threads, limit / (2 * headSize)) : rows / (4 * threads);
+  const most = Math.min(4, stackBytes / (4 * threads * headSize * sets), useful);
   const own = Math.max(1, Math.floor(most));
-  const unrolled = parts[part].unrolled / (part === "key_gradient" && threads > 8 ? 2 : 1);
+  const unrolled = limit / (part === "key_gradient" && threads > 8 ? 2 : 1);
   const steps = 2 ** Math.max(0, Math.min(2, Math.floor(Math.log2(unrolled / (own * headSize)))));
   const across = Math.min(vectors & -vectors, 16, threads);
   const lanes = Math.min(16, threads, across * steps);
@@ -104,18 +110,19 @@ function shapeOf(
 /**
  * The kernel for one part of attention, in the family that suits the device.
  *
+ * @param rows queries that read the same key, or keys of a sequence
  * @param types by binding, element types of the tensors
  * @param images what it reads can be read from textures
  */
 export function attentionKernel(
   capabilities: Capabilities,
   part: AttentionPart,
-  attributes: AttentionAttributes,
+  headSize: number,
+  rows: number,
   types: readonly DataType[],
   images: boolean,
 ): AttentionKernel {
   const { make, text, direct } = parts[part];
-  const { headSize } = attributes;
   const { type, subgroupSize } = capabilities;
   if (headSize > 256 || (type !== "gpu" && (subgroupSize < 8 || subgroupSize > 64))) {
     const vector = headSize % 4 === 0;
@@ -130,7 +137,7 @@ export function attentionKernel(
       images: false,
     };
   }
-  const shape = shapeOf(capabilities, part, attributes, images);
+  const shape = shapeOf(capabilities, part, headSize, rows, images);
   const { lanes, threads, own, steps } = shape;
   const { shared, lines } = make(shape);
   const block = threads * own;

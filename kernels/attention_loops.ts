@@ -38,12 +38,19 @@ export interface Stream {
 }
 
 /** A tensor whose rows are read. */
-export type Operand = "qkv" | "y" | "dy";
+export type Operand = "qkv" | "y" | "dy" | "keys" | "values";
+
+const strides: Record<Operand, string> = {
+  qkv: "stride",
+  y: "yStride",
+  dy: "yStride",
+  keys: "cacheStride",
+  values: "cacheStride",
+};
 
 /** The vector of an operand at a row and a column, in vectors. */
 export function load({ images }: AttentionShape, operand: Operand, row: string, column: string): string {
-  const stride = operand === "qkv" ? "stride" : "yStride";
-  return images ? `load_${operand}(${column}, ${row})` : `load_${operand}((${row}) * ${stride} + ${column})`;
+  return images ? `load_${operand}(${column}, ${row})` : `load_${operand}((${row}) * ${strides[operand]} + ${column})`;
 }
 
 /** The place of vector `vector` in row `step` of a stream; `again` where the turn uses it for the second time. */
@@ -80,7 +87,7 @@ export function walk(
   body: (value: StreamValue) => string[],
   around?: { readonly before: readonly string[]; readonly after: readonly string[] },
 ): { lines: string[]; shared: string } {
-  const { lanes, across, threads, vectors, steps, tileRows } = shape;
+  const { lanes, across, threads, vectors, steps, tileRows, images } = shape;
   if (lanes === 0) {
     const size = tileRows * vectors;
     return {
@@ -118,9 +125,15 @@ export function walk(
     const { name } = streams[stream];
     const loaded = `${name}${Math.floor(step / rows)}_${Math.floor(vector / across)}${again ? "_again" : ""}`;
     const from = step % rows * across + vector % across;
+    if (!images) return `subgroupBroadcast(${loaded}, ${from}u)`;
     return from === 0 ? loaded : `subgroupShuffleXor(${loaded}, ${from}u)`;
   }));
-  if (!around) return { shared: "", lines: atLeastOnce("j", `begin - begin % ${steps}u`, "end", steps, lines) };
+  const start = `begin - begin % ${steps}u`;
+  // Loads from buffers are loops of their own in software drivers; around those, this form is the faster one.
+  if (!images && !around) {
+    return { shared: "", lines: [`for (var j = ${start}; j < end; j += ${steps}u) {`, ...lines, "}"] };
+  }
+  if (!around) return { shared: "", lines: atLeastOnce("j", start, "end", steps, lines) };
   const turns = atLeastOnce("j", "part", `part + ${lanes}u`, steps, [...lines, ...around.after]);
   return {
     shared: "",
@@ -138,16 +151,17 @@ export function laneLines({ lanes, across }: AttentionShape): string[] {
 }
 
 /**
- * Which row of a turn a thread treats as number `step` of it. Each lane takes rows and vectors in an order of its own, in which it
- * has one of another lane by `subgroupShuffleXor`: software drivers need one instruction for that, and two for a broadcast.
+ * Which row of a turn a thread treats as number `step` of it. Where operands are textures, each lane takes rows and vectors in an
+ * order of its own, in which it has one of another lane by `subgroupShuffleXor`: software drivers need one instruction for that, and
+ * two for a broadcast. What they load from buffers is in memory, from where a broadcast costs nothing.
  */
-export function rowOf({ lanes, across }: AttentionShape, step: number): string {
-  return lanes === across ? `${step}u` : `(${step}u ^ laneRow)`;
+export function rowOf({ lanes, across, images }: AttentionShape, step: number): string {
+  return lanes === across || !images ? `${step}u` : `(${step}u ^ laneRow)`;
 }
 
 /** Which vector of a row a thread treats as number `vector`. */
-export function vectorOf({ lanes }: AttentionShape, vector: string): string {
-  return lanes === 0 ? vector : `(${vector} ^ laneVector)`;
+export function vectorOf({ images }: AttentionShape, vector: string): string {
+  return images ? `(${vector} ^ laneVector)` : vector;
 }
 
 /** Lines that declare the vectors `name(r, i)`, all 0. */
