@@ -82,6 +82,7 @@ function shapeOf(
       across: 0,
       tileRows,
       images: false,
+      skewed: false,
     };
   }
   // A block is computed up to its last query's keys: a quarter of the sequence wastes an eighth. Most of a cache is before all queries;
@@ -104,6 +105,7 @@ function shapeOf(
     across,
     tileRows: 0,
     images: images && width === 4,
+    skewed: (images && width === 4) || threads < 16,
   };
 }
 
@@ -124,8 +126,9 @@ export function attentionKernel(
 ): AttentionKernel {
   const { make, text, direct } = parts[part];
   const { type, subgroupSize } = capabilities;
-  if (headSize > 256 || (type !== "gpu" && (subgroupSize < 8 || subgroupSize > 64))) {
-    const vector = headSize % 4 === 0;
+  const vector = headSize % 4 === 0;
+  // Of more than 64 vectors, texts of named ones take drivers seconds to compile.
+  if (headSize > (vector ? 256 : 64) || (type !== "gpu" && (subgroupSize < 8 || subgroupSize > 64))) {
     const constants = {
       TYPE: vector ? "vec4f" : "f32",
       VALUES: vector ? headSize / 4 : headSize,

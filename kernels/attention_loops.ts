@@ -23,6 +23,12 @@ export interface AttentionShape {
   readonly tileRows: number;
   /** qkv, y and dy are read from textures. */
   readonly images: boolean;
+  /**
+   * Each lane takes rows and vectors in an order of its own, in which it has one of another lane by `subgroupShuffleXor`: software
+   * drivers need one instruction for that, and two for a broadcast, unless 16 lanes have loaded from buffers, which leaves what
+   * they load in memory.
+   */
+  readonly skewed: boolean;
 }
 
 /** `vectors` vectors from `column` on of each row of a sequence, walked by the loop. */
@@ -87,7 +93,7 @@ export function walk(
   body: (value: StreamValue) => string[],
   around?: { readonly before: readonly string[]; readonly after: readonly string[] },
 ): { lines: string[]; shared: string } {
-  const { lanes, across, threads, vectors, steps, tileRows, images } = shape;
+  const { lanes, across, threads, vectors, steps, tileRows, skewed } = shape;
   if (lanes === 0) {
     const size = tileRows * vectors;
     return {
@@ -125,12 +131,12 @@ export function walk(
     const { name } = streams[stream];
     const loaded = `${name}${Math.floor(step / rows)}_${Math.floor(vector / across)}${again ? "_again" : ""}`;
     const from = step % rows * across + vector % across;
-    if (!images) return `subgroupBroadcast(${loaded}, ${from}u)`;
+    if (!skewed) return `subgroupBroadcast(${loaded}, ${from}u)`;
     return from === 0 ? loaded : `subgroupShuffleXor(${loaded}, ${from}u)`;
   }));
   const start = `begin - begin % ${steps}u`;
   // Loads from buffers are loops of their own in software drivers; around those, this form is the faster one.
-  if (!images && !around) {
+  if (!skewed && !around) {
     return { shared: "", lines: [`for (var j = ${start}; j < end; j += ${steps}u) {`, ...lines, "}"] };
   }
   if (!around) return { shared: "", lines: atLeastOnce("j", start, "end", steps, lines) };
@@ -150,18 +156,14 @@ export function laneLines({ lanes, across }: AttentionShape): string[] {
   ];
 }
 
-/**
- * Which row of a turn a thread treats as number `step` of it. Where operands are textures, each lane takes rows and vectors in an
- * order of its own, in which it has one of another lane by `subgroupShuffleXor`: software drivers need one instruction for that, and
- * two for a broadcast. What they load from buffers is in memory, from where a broadcast costs nothing.
- */
-export function rowOf({ lanes, across, images }: AttentionShape, step: number): string {
-  return lanes === across || !images ? `${step}u` : `(${step}u ^ laneRow)`;
+/** Which row of a turn a thread treats as number `step` of it. */
+export function rowOf({ lanes, across, skewed }: AttentionShape, step: number): string {
+  return skewed && lanes !== across ? `(${step}u ^ laneRow)` : `${step}u`;
 }
 
 /** Which vector of a row a thread treats as number `vector`. */
-export function vectorOf({ images }: AttentionShape, vector: string): string {
-  return images ? `(${vector} ^ laneVector)` : vector;
+export function vectorOf({ skewed }: AttentionShape, vector: string): string {
+  return skewed ? `(${vector} ^ laneVector)` : vector;
 }
 
 /** Lines that declare the vectors `name(r, i)`, all 0. */

@@ -66,12 +66,16 @@ const cases: [Shape, number[], Overrides, DataType][] = [
   [{ heads: 2, keyValueHeads: 2, headSize: 32 }, [16, 64, 1], gpu, "f16"],
   [{ heads: 4, keyValueHeads: 2, headSize: 32 }, [16, 1, 64, 16], plain, "f32"],
   [{ heads: 2, keyValueHeads: 1, headSize: 6 }, [16, 1, 16], {}, "f32"],
+  [{ heads: 4, keyValueHeads: 2, headSize: 32 }, [16, 1, 64, 16], { subgroupSize: 8 }, "f32"],
+  [{ heads: 2, keyValueHeads: 1, headSize: 6 }, [16, 1, 16], plain, "f32"],
+  [{ heads: 2, keyValueHeads: 1, headSize: 66 }, [16, 1, 16], {}, "f32"],
   [{ heads: 2, keyValueHeads: 1, headSize: 160 }, [16, 1, 16], {}, "f32"],
 ];
 
 Deno.test("attention over a cache gives every row what it gets in whole sequences, in all families and types", () =>
   withDevice(async (device) => {
     for (const [shape, blocks, overrides, activationType] of cases) {
+      if ((overrides.subgroupSize ?? 0) > device.capabilities.subgroupSize) continue;
       const { heads, keyValueHeads, headSize } = shape;
       const rows = blocks.reduce((a, b) => a + b);
       const qkv = Float32Array.from(
