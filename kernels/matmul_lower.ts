@@ -169,9 +169,11 @@ function product(
     images: imageA !== undefined && imageB !== undefined,
   });
   const fromImages = "register" in chosen && chosen.register.images;
-  const [width, height] = "register" in chosen
-    ? [ceilDivide(m.count, chosen.register.rows), ceilDivide(n.count, workgroupColumns(chosen.register))]
-    : [ceilDivide(n.count, chosen.tile.tile.columns), ceilDivide(m.count, chosen.tile.tile.rows)];
+  const [rows, columns] = "register" in chosen
+    ? [chosen.register.rows, workgroupColumns(chosen.register)]
+    : [chosen.tile.tile.rows, chosen.tile.tile.columns];
+  const grid = [ceilDivide(n.count, columns), ceilDivide(m.count, rows)];
+  const [width, height] = "register" in chosen && chosen.register.rowsFirst ? [grid[1], grid[0]] : grid;
 
   const epilogue = epilogueOf(op, sizes, piece, operands);
   const reads = [addend, activation === "geluGradient" ? side : undefined].filter((tensor) => tensor !== undefined);

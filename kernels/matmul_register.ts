@@ -37,6 +37,11 @@ export interface RegisterVariant {
   readonly threads: number;
   /** A and B are textures. */
   readonly images: boolean;
+  /**
+   * Workgroups that follow each other have the same columns and other rows, not the same rows and other columns: what they share of
+   * the larger operand comes from the cache.
+   */
+  readonly rowsFirst: boolean;
   /** TN: the number of steps is no multiple of four. */
   readonly ragged: boolean;
 }
@@ -259,6 +264,7 @@ export function registerKernel(
   const made = kernel("kernels/matmul_register.wgsl", text, {
     OPERANDS: `${operand(1, "a")}\n${operand(2, "b")}`,
     EPILOGUE: epilogueText(epilogue, wide ? "vec4f" : "f32"),
+    ORDER: variant.rowsFirst ? "yxz" : "xyz",
     WIDTH: vector ? 4 : 1,
     C_WIDTH: wide ? 4 : 1,
     THREADS: threads,

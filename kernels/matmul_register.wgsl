@@ -12,8 +12,7 @@ struct Parameters {
 @compute @workgroup_size({{THREADS}})
 fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_id) local: vec3u{{LANE}}) {
   let p = parameters;
-  // Rows follow each other: the workgroups at work share columns of B, whose rows lie far apart and come from the cache then.
-  let group = (workgroup + vec3u(p.originX, p.originY, p.originZ)).yxz;
+  let group = (workgroup + vec3u(p.originX, p.originY, p.originZ)).{{ORDER}};
   let row = group.y * {{ROWS}}u;
   let aStart = (p.aStart + group.z * p.aBatch) / {{WIDTH}}u;
   let bStart = (group.z * p.bBatch) / {{WIDTH}}u;

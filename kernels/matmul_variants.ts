@@ -119,7 +119,7 @@ export function productCandidates(capabilities: Capabilities, name: string): Pro
   }
   if (!canBroadcast(capabilities)) return [direct(8, 1), direct(4, 1), direct(8, 2)];
   const fromImages = [broadcast(64, 1, true), broadcast(32, 1, true), broadcast(32, 2, true), broadcast(16, 2, true)];
-  const fromBuffers = [broadcast(16, 1, false), broadcast(32, 1, false), broadcast(16, 2, false)];
+  const fromBuffers = [broadcast(64, 1, false), broadcast(32, 1, false), broadcast(16, 1, false)];
   return [...fromImages, ...fromBuffers];
 }
 
@@ -128,12 +128,12 @@ function distinct(variants: readonly ProductVariant[]): ProductVariant[] {
 }
 
 /**
- * What broadcasts where a variant's images cannot be. 512 x 360 x 360 (TN 360 x 360 x 512), GFLOP/s with 16 lanes (8, Mesa 25): NN, NT, TN 16 x 1
- * 46, 49, 41 (61, 47, 59), 32 x 1 43, 42, 49 (36, 40, 69); wider ones compile for seconds on Mesa 25.
+ * What broadcasts where a variant's images cannot be. GFLOP/s with 16 lanes and 64, 32, 16 rows: NT 256 x 50304 x 384 123, 95, 71, NN 1024 x 360 x 360
+ * 89, 72, 56. With 8 lanes 64 rows compile for seconds on Mesa 25.
  */
-function withoutImages(variant: ProductVariant, layout: MatmulLayout): ProductVariant {
+function withoutImages(variant: ProductVariant, layout: MatmulLayout, lanes: number): ProductVariant {
   if (!variant.images) return variant;
-  return { family: variant.family, rows: layout === "TN" ? 32 : 16, columns: layout === "NT" ? 4 : 1 };
+  return { family: variant.family, rows: lanes > 8 ? 64 : 32, columns: layout === "NT" ? 4 : 1 };
 }
 
 /** A product as the choice sees it. */
@@ -168,7 +168,14 @@ export function chooseProduct(capabilities: Capabilities, found: ProductVariant,
   const narrow = N % 4 !== 0;
   const vector = (layout === "TN" ? M % 4 === 0 : K % 4 === 0) && (layout === "NT" || !narrow);
   const halvesOut = bytesOf(c) === 2;
-  const base = { layout, images: false, ragged: layout === "TN" && K % 4 !== 0, vector, lanes: 1 };
+  const base = {
+    layout,
+    images: false,
+    rowsFirst: M <= N,
+    ragged: layout === "TN" && K % 4 !== 0,
+    vector,
+    lanes: 1,
+  };
   if (!vector) {
     return { register: { ...base, ragged: false, rows: 4, columns: halvesOut ? 4 : 1, wide: halvesOut, threads: 64 } };
   }
@@ -179,7 +186,7 @@ export function chooseProduct(capabilities: Capabilities, found: ProductVariant,
   }
   const { family } = found;
   if (found.tile && !narrow) return { tile: { ...found, tile: found.tile } };
-  const wanted = kind.images ? found : withoutImages(found, layout);
+  const wanted = kind.images ? found : withoutImages(found, layout, capabilities.subgroupSize);
   const broadcast = family === "broadcast" && canBroadcast(capabilities);
   const rows = broadcast ? (M < 32 ? 16 : wanted.rows) : family === "direct" ? wanted.rows : 8;
   let columns = !broadcast && family !== "direct" || M < 32 ? 1 : wanted.columns;
