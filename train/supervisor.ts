@@ -69,11 +69,11 @@ function describeEnd(status: Deno.CommandStatus): string {
 export async function supervise(options: SupervisorOptions): Promise<number> {
   const { run, restarts, onMessage } = options;
   let args = options.args;
-  let stopping = false;
+  let requests = 0;
   for (let attempt = 0;; attempt++) {
     const child = ownCommand(args, { env: { [supervisedMark]: "1" }, stdout: "inherit" }).spawn();
     const forward = () => {
-      stopping = true;
+      requests++;
       try {
         child.kill(stopRequest);
       } catch {
@@ -84,10 +84,11 @@ export async function supervise(options: SupervisorOptions): Promise<number> {
     const status = await child.status;
     for (const signal of stopSignals) Deno.removeSignalListener(signal, forward);
     if (!status.signal && status.code !== restartableExitCode && status.code <= 2) return status.code;
-    if (stopping && status.code === 130) return 130;
+    // The second request ends it at once, also while a driver's threads compute, which may crash it on the way out.
+    if (requests > 0 && status.code === 130 || requests > 1 && status.signal) return 130;
     const last = latestCheckpoint(run);
     const kept = last ? `the last checkpoint is ${last}` : "no checkpoint was saved yet";
-    if (attempt >= restarts || stopping) {
+    if (attempt >= restarts || requests > 0) {
       // It has said itself what was wrong and how to go on.
       if (status.code === restartableExitCode) return 1;
       const how = last
