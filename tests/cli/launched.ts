@@ -18,7 +18,7 @@ export function muster(...args: string[]): string[] {
 
 /** The environment of this process without the places and secrets that it may have itself. */
 export function plainEnvironment(): Record<string, string> {
-  const placed = /^(SLURM|OMPI|PMIX?|MPI|I_MPI|MUSTER)_|^JOB_COMPLETION_INDEX$/;
+  const placed = /^(SLURM|OMPI|PMIX?|MPI|I_MPI|MUSTER(?!_TUNE))_|^JOB_COMPLETION_INDEX$/;
   return Object.fromEntries(Object.entries(Deno.env.toObject()).filter(([name]) => !placed.test(name)));
 }
 
