@@ -214,7 +214,7 @@ Deno.test({
 async function onMount(folder: string, options: string, args: readonly string[], env: Record<string, string> = {}) {
   const script = 'mount -t tmpfs -o "$1" none "$2" && cd "$2" && shift 2 && exec "$@"';
   const shell = ["/usr/bin/unshare", "-m", "/bin/sh", "-c", script, "sh", options, `${folder}/empty`];
-  const home = { PATH: "/usr/bin:/bin", HOME: `${folder}/empty`, MUSTER_TUNE: "off", ...env };
+  const home = { PATH: "/usr/bin:/bin", HOME: `${folder}/empty`, ...env };
   return await ended(command(folder, [...shell, ...words, ...args], home));
 }
 
@@ -230,7 +230,10 @@ Deno.test({
       assert.equal(run.code, 2);
       assert.match(run.stderr, /muster: Cannot write the output folder runs\/1 .*choose another with --out/);
       const elsewhere = ["--out", `${folder}/run`];
-      const good = await onMount(folder, "ro", [...train, ...elsewhere], { MUSTER_CACHE: `${folder}/cache` });
+      const good = await onMount(folder, "ro", [...train, ...elsewhere], {
+        MUSTER_CACHE: `${folder}/cache`,
+        MUSTER_TUNE: "off",
+      });
       assert.equal(good.code, 0, good.stderr);
     }),
 });
@@ -243,13 +246,13 @@ Deno.test({
       const cache = await onMount(folder, "size=200k", train);
       assert.equal(cache.code, 1);
       assert.match(cache.stderr, /muster: Cannot write the cache .*No space left.*MUSTER_CACHE names another folder/);
+      // Mesa would write its own cache onto that disk, when it likes.
+      const elsewhere = { MUSTER_CACHE: `${folder}/cache`, MUSTER_TUNE: "off", MESA_SHADER_CACHE_DISABLE: "true" };
       // A page holds the settings or the first events, but not both.
-      const begun = await onMount(folder, "size=4k", train, { MUSTER_CACHE: `${folder}/cache` });
+      const begun = await onMount(folder, "size=4k", train, elsewhere);
       assert.equal(begun.code, 1);
       assert.match(begun.stderr, /muster: Cannot write into the run's folder runs\/1: the disk is full/);
       assert.doesNotMatch(begun.stderr, /fault of Muster/);
-      // Mesa would write its own cache onto that disk, when it likes.
-      const elsewhere = { MUSTER_CACHE: `${folder}/cache`, MESA_SHADER_CACHE_DISABLE: "true" };
       const saved = await onMount(folder, "size=100k", train, elsewhere);
       assert.equal(saved.code, 1, saved.stderr);
       assert.match(
