@@ -89,12 +89,12 @@ Deno.test("lavapipe computes with the width that is asked for, from a folder of 
     const { name, folder: own } = await open({ MESA_SHADER_CACHE_DIR: folder });
     if (name.startsWith("llvmpipe")) assert.equal(/512 bits/.test(name), own === `${folder}/muster-mesa-512-bit`);
     // The same driver, if its manifest says that it is another; the loader takes a folder of manifests too.
-    const library = driverManifests().filter((path) =>
-      path.includes("lvp")
-    ).map((path) => JSON.parse(Deno.readTextFileSync(path)).ICD.library_path as string)[0];
-    if (!library) {
+    const lavapipe = driverManifests().find((path) => path.includes("lvp"));
+    if (!lavapipe) {
+      assert.doesNotMatch(name, /llvmpipe/);
       return;
     }
+    const { ICD: { library_path: library } } = JSON.parse(Deno.readTextFileSync(lavapipe));
     Deno.mkdirSync(`${folder}/drivers`);
     Deno.writeTextFileSync(`${folder}/drivers/lvp.json`, manifest(library, "1.4.305"));
     const other = await open({ MESA_SHADER_CACHE_DIR: folder, VK_DRIVER_FILES: `${folder}/drivers` });
