@@ -6,6 +6,7 @@
  */
 
 import { parseArgs } from "node:util";
+import { prepareThreads } from "../gpu/driver_threads.ts";
 import { prepareVectorWidth } from "../gpu/vector_width.ts";
 import {
   compareLosses,
@@ -102,6 +103,7 @@ function missing(): string | undefined {
 const found = new Map(wanted.map((name) => [name, { trainings: [] as Training[], bytes: 0, reason: "" }]));
 // The peers' processes are to meet the adapter as Muster has it.
 prepareVectorWidth();
+prepareThreads();
 const absent = missing();
 for (let round = 0; round < rounds; round++) {
   for (const [name, result] of found) {

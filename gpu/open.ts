@@ -6,6 +6,7 @@
 import { MachineError } from "../errors.ts";
 import type { Capabilities } from "./capabilities.ts";
 import { Device } from "./device.ts";
+import { prepareThreads } from "./driver_threads.ts";
 import { applySelection, type Selection } from "./select.ts";
 import { measureFlops, measureSubgroupSize } from "./probe.ts";
 import { prepareVectorWidth } from "./vector_width.ts";
@@ -75,6 +76,7 @@ async function requestAdapter(device: VulkanDevice | undefined): Promise<GPUAdap
 /** The adapter of a selected device, which must be the one that it says it is. */
 export async function requestSelected(selection: Selection | undefined): Promise<GPUAdapter> {
   prepareVectorWidth();
+  prepareThreads();
   if (selection) applySelection(selection);
   const { device, ways } = selection ?? { device: undefined, ways: [] };
   const adapter = await requestAdapter(device);

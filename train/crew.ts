@@ -8,6 +8,7 @@
  */
 
 import { MachineError } from "../errors.ts";
+import { prepareThreads } from "../gpu/driver_threads.ts";
 import { describeSilence, describeWait, RunStatus, stallError } from "../parallel/status.ts";
 import { type RankTask, startRank } from "./rank.ts";
 import { type Failure, patienceOf, type RankMessage, unpackFailure } from "./rank_protocol.ts";
@@ -49,7 +50,7 @@ export function startRanks(tasks: readonly RankTask[], { stallTimeout, onMessage
   const status = new RunStatus(tasks[0].job.executor.status);
   const { first, usual } = patienceOf({ stallTimeout });
   for (const { job } of tasks) status.allow(job.rank, first);
-  if (tasks.length > 1) shareCores(tasks.length);
+  prepareThreads(tasks.length);
   const { promise: ended, resolve, reject } = Promise.withResolvers<void>();
   const workers: Worker[] = [];
   const gone = new Set<number>();
@@ -154,12 +155,4 @@ export function startRanks(tasks: readonly RankTask[], { stallTimeout, onMessage
     },
     fail,
   };
-}
-
-/** Software drivers take all cores for each device unless told: with several, each gets its share. */
-function shareCores(ranks: number): void {
-  const name = "LP_NUM_THREADS";
-  if (Deno.env.get(name) === undefined) {
-    Deno.env.set(name, String(Math.max(1, Math.floor(navigator.hardwareConcurrency / ranks))));
-  }
 }
