@@ -4,6 +4,7 @@
  */
 
 import { completeEnvironment } from "./cli/environment.ts";
+import { leaveWithoutHandlers } from "./cli/leave.ts";
 import { report } from "./cli/output.ts";
 import { isRankWorker } from "./train/rank.ts";
 
@@ -11,6 +12,7 @@ import { isRankWorker } from "./train/rank.ts";
 const leaveMilliseconds = 750;
 
 if (import.meta.main && !isRankWorker()) {
+  leaveWithoutHandlers();
   try {
     completeEnvironment();
     const { main } = await import("./cli/main.ts");

@@ -4,7 +4,7 @@
  */
 
 import type { Device } from "../gpu/device.ts";
-import { type Chains, type Load, memoryTraffic, multiplyAdds, tinyDispatches, usualChains } from "../gpu/loads.ts";
+import { type Chains, type Load, memoryTraffic, timedMultiplyAdds, tinyDispatches, usualChains } from "../gpu/loads.ts";
 import type { Ceilings } from "./roofline.ts";
 import { type Subject, timeAll, type TimingOptions } from "./timing.ts";
 
@@ -42,8 +42,6 @@ const trafficBytes = 64 * 2 ** 20;
 /** As much as goes to the host or back at a time. */
 const transferredBytes = 16 * 2 ** 20;
 const dispatches = 256;
-/** A run of the arithmetic takes about this long, in seconds. */
-const arithmeticSeconds = 5e-3;
 
 /** Something timed that does a known amount of work. */
 interface CeilingSubject extends Subject {
@@ -53,11 +51,8 @@ interface CeilingSubject extends Subject {
 
 const named = (name: string, load: Load): CeilingSubject => ({ name, ...load });
 
-function arithmetic(device: Device, chains: Chains): Promise<Load> {
-  const each = 64 * 64 * 2 * chains.unrolled * chains.count * chains.width;
-  const groups = Math.round(arithmeticSeconds * device.capabilities.flopsPerSecond / each);
-  return multiplyAdds(device, chains, Math.min(65535, Math.max(64, groups)));
-}
+const arithmetic = (device: Device, chains: Chains) =>
+  timedMultiplyAdds(device, chains, device.capabilities.flopsPerSecond);
 
 /** The two ceilings of kernels, to be timed among them: the shares are of what the machine could do in those moments. */
 export async function kernelCeilings(device: Device): Promise<{

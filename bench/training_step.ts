@@ -4,8 +4,8 @@
  */
 
 import type { Device } from "../gpu/device.ts";
-import { multiplyAdds, usualChains } from "../gpu/loads.ts";
 import { PassTimer } from "../gpu/pass_timer.ts";
+import { openPeak } from "../gpu/peak.ts";
 import { modelFlopsPerToken, modelFlopsUtilization } from "../model/flops.ts";
 import { ModelProgram } from "../train/model_program.ts";
 import { median } from "./roofline.ts";
@@ -42,8 +42,7 @@ export async function timeTrainingStep(
   for (const { parameter, tensor } of model.parameters) {
     model.program.write(tensor, initialWeights(workload, parameter.name));
   }
-  const groups = Math.round(device.capabilities.flopsPerSecond * 5e-3 / (64 * 64 * 16 * 12 * 2));
-  const peak = await multiplyAdds(device, usualChains, Math.min(65535, Math.max(64, groups)));
+  const peak = await openPeak(device);
   const timer = PassTimer.works(device) ? new PassTimer(device) : undefined;
   const next = batches(workload);
   const taken: { milliseconds: number; peak: number }[] = [];
@@ -65,11 +64,7 @@ export async function timeTrainingStep(
     const milliseconds = performance.now() - start;
     device.passTimer = undefined;
     if (timesPasses) outside.push(1 - await timer.take() / milliseconds);
-    device.drain();
-    const began = performance.now();
-    peak.run();
-    device.drain();
-    const rate = peak.amount / ((performance.now() - began) / 1e3);
+    const rate = peak.measure();
     if (step > untimedSteps && !timesPasses) taken.push({ milliseconds, peak: rate });
   }
   const kernelFlops = ["train", "update"].flatMap((segment) => [...model.program.plan.segments.get(segment)!])

@@ -278,9 +278,11 @@ export class Device {
     }
   }
 
-  /** The same, but only every two seconds: for long loops. */
-  async settleNowAndThen(): Promise<void> {
-    if (performance.now() - this.#settled > settleMilliseconds) await this.settle();
+  /** The same, but only every two seconds, then true: for long loops. */
+  async settleNowAndThen(): Promise<boolean> {
+    const due = performance.now() - this.#settled > settleMilliseconds;
+    if (due) await this.settle();
+    return due;
   }
 
   /** Ends the device and frees its memory. */

@@ -3,6 +3,7 @@
  * @module
  */
 
+import { maximumWorkgroups } from "./capabilities.ts";
 import type { Device, ShaderSource } from "./device.ts";
 
 /** Work that is handed to the device again and again. */
@@ -95,6 +96,16 @@ export function multiplyAdds(device: Device, chains: Chains, groups: number): Pr
   };
   const amount = groups * threads * turns * unrolled * count * width * 2;
   return makeLoad(device, source, [resultWords * 4], [groups, 1], { amount });
+}
+
+/** A run of multiply-adds takes about this long, in seconds: short, but long beside a submit. */
+const timedSeconds = 5e-3;
+
+/** As many multiply-adds as a device with a peak of `flopsPerSecond` does in some 5 ms. */
+export function timedMultiplyAdds(device: Device, chains: Chains, flopsPerSecond: number): Promise<Load> {
+  const each = threads * turns * chains.unrolled * chains.count * chains.width * 2;
+  const groups = Math.round(timedSeconds * flopsPerSecond / each);
+  return multiplyAdds(device, chains, Math.min(maximumWorkgroups, Math.max(64, groups)));
 }
 
 /** A copy of `bytes` by vec4, of which each byte is read and written; or only reads. */

@@ -7,8 +7,9 @@ import { MachineError } from "../errors.ts";
 import type { Capabilities } from "./capabilities.ts";
 import { Device } from "./device.ts";
 import { prepareThreads } from "./driver_threads.ts";
+import { measureFlops } from "./peak.ts";
 import { applySelection, type Selection } from "./select.ts";
-import { measureFlops, measureSubgroupSize } from "./probe.ts";
+import { measureSubgroupSize } from "./probe.ts";
 import { prepareVectorWidth } from "./vector_width.ts";
 import type { VulkanDevice } from "./vulkan.ts";
 

@@ -1,12 +1,9 @@
 /**
- * Short experiments on a fresh device: adapters state subgroup sizes that their pipelines do not have, and rates that
- * nobody states at all.
+ * Short experiments on a fresh device: adapters state subgroup sizes that their pipelines do not have.
  * @module
  */
 
-import { maximumWorkgroups } from "./capabilities.ts";
 import type { Device, ShaderSource } from "./device.ts";
-import { multiplyAdds, usualChains } from "./loads.ts";
 
 /** Runs a kernel with one storage buffer of `words` u32 and returns the buffer. */
 async function runProbe(device: Device, source: ShaderSource, words: number, groups: number): Promise<Uint32Array> {
@@ -70,33 +67,4 @@ export async function measureSubgroupSize(device: Device): Promise<number> {
     }
   }
   return size;
-}
-
-/** A run that takes at least this long, in ms, is long enough to time. */
-const enoughMilliseconds = 3;
-const peakRounds = 3;
-
-/**
- * Multiply-add rate in flop/s: the best of a few runs of a few milliseconds. It is the peak that shares and utilisation are of,
- * and the scale of first guesses.
- */
-export async function measureFlops(device: Device): Promise<number> {
-  let best = 0;
-  for (let groups = 64; groups <= maximumWorkgroups; groups *= 4) {
-    const load = await multiplyAdds(device, usualChains, groups);
-    const time = () => {
-      device.drain();
-      const start = performance.now();
-      load.run();
-      device.drain();
-      const milliseconds = performance.now() - start;
-      best = Math.max(best, load.amount / (milliseconds / 1e3));
-      return milliseconds;
-    };
-    const enough = time() > enoughMilliseconds;
-    for (let round = 1; enough && round < peakRounds; round++) time();
-    load.destroy();
-    if (enough) break;
-  }
-  return best;
 }

@@ -35,8 +35,8 @@ export const permissions: readonly Permission[] = [
   {
     flag: "--allow-ffi",
     reason:
-      "the Vulkan loader, which alone tells the GPUs apart and their memory, and the C library's sockets; the system " +
-      "knows where these are, so no path can be named",
+      "the Vulkan loader, which alone tells the GPUs apart and their memory; the C library's sockets, and its way to end a " +
+      "process; the system knows where these are, so no path can be named",
   },
   {
     flag: "--allow-run",

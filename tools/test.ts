@@ -70,7 +70,8 @@ async function runTests(files: readonly string[], isSuite = false): Promise<Coun
   try {
     const quiet = isSuite ? [] : ["--quiet"];
     const sanitize = ["--sanitize-ops", "--sanitize-resources"];
-    const args = ["test", "-A", ...quiet, ...sanitize, `--junit-path=${junit}`, ...files];
+    const preload = "--preload=tests/last_workers.ts";
+    const args = ["test", "-A", preload, ...quiet, ...sanitize, `--junit-path=${junit}`, ...files];
     // Without tuning, which chooses by time, the same numbers come out each time.
     const env = { MUSTER_TUNE: "off" };
     const child = new Deno.Command(Deno.execPath(), { args, cwd: top, stdin: "null", env }).spawn();

@@ -42,7 +42,7 @@ export type TrainEvent =
     readonly tokens: number;
     readonly tokensPerSecond: number;
     readonly milliseconds: number;
-    /** The model's FLOPs as a share of the multiply-add peaks of all ranks' devices, measured when they were opened. */
+    /** The model's FLOPs as a share of the multiply-add peaks of all ranks' devices, the highest rates measured so far. */
     readonly modelFlopsUtilization: number;
     /** Of these, spent by rank 0 in collectives: copies between device and memory, sums, and waiting for others. */
     readonly collectiveMilliseconds?: number;

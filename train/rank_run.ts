@@ -4,6 +4,7 @@
  */
 
 import type { Loader } from "../data/loader.ts";
+import type { Peak } from "../gpu/peak.ts";
 import type { Trace } from "../gpu/trace.ts";
 import type { SharedMemoryExecutor } from "../parallel/executor.ts";
 import type { scheduleOf } from "./launch.ts";
@@ -36,6 +37,8 @@ export interface Run {
   commits: number;
   /** For how many looks in a row each machine was slow. */
   readonly slowLooks: number[];
+  /** Of this rank's device. */
+  readonly peak: Peak;
 }
 
 /** Sequences of a step that this rank's copy of the model takes, the first of them, and the micro-batches they make. */

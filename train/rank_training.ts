@@ -6,6 +6,7 @@
 import { openDataset } from "../data/dataset.ts";
 import { createLoader, validationLoader } from "../data/loader.ts";
 import type { Device } from "../gpu/device.ts";
+import { openPeak } from "../gpu/peak.ts";
 import { Trace } from "../gpu/trace.ts";
 import { describeBytes, makePlan, usableMemory } from "../graph/plan.ts";
 import { modelFlopsUtilization } from "../model/flops.ts";
@@ -60,9 +61,6 @@ async function loop(run: Run): Promise<{ step: number; stopped: boolean; regroup
   let step = firstStep;
   let stopped = false;
   let regroups = false;
-  // Of all machines: each rank brings its share of what its device was measured to do.
-  const ownPeak = model.program.device.capabilities.flopsPerSecond / job.sharers;
-  const [peak] = run.executor.sumNumbers("the sum of peaks", [ownPeak]);
   let trace = settings.trace === undefined ? undefined : new Trace();
   traceWith(run, trace);
   while (step < settings.steps && !stopped && !regroups) {
@@ -84,10 +82,13 @@ async function loop(run: Run): Promise<{ step: number; stopped: boolean; regroup
     // Each machine's rank 0 tells of a wish to stop or to join, so that all ranks hear of it in the same step.
     const asked = job.rank === 0 && Atomics.load(run.control, controlSlots.stop) !== 0 ? job.mesh.tensor : 0;
     const arrived = job.rank === 0 && Atomics.load(run.control, controlSlots.newcomers) !== 0 ? job.mesh.tensor : 0;
-    const [lossSum, stopping, joining] = sumOverRanks(run, "the sum of losses", [
+    // Each rank brings its share of what its device was measured to do.
+    const ownPeak = job.mesh.tensor * run.peak.flopsPerSecond / job.sharers;
+    const [lossSum, stopping, joining, peak] = sumOverRanks(run, "the sum of losses", [
       await model.lossSum(),
       asked,
       arrived,
+      ownPeak,
     ]);
     const tokens = settings.batchSize * sequenceLength;
     const loss = lossSum / tokens;
@@ -136,7 +137,7 @@ async function loop(run: Run): Promise<{ step: number; stopped: boolean; regroup
     if (save || regroups || (several && due(settings.commitSteps))) await checkpoint(run, step, save);
     if (trace) post({ type: "trace", spans: trace.take() });
     if (step - firstStep === traceSteps) traceWith(run, trace = undefined);
-    await model.program.device.settleNowAndThen();
+    if (await model.program.device.settleNowAndThen()) run.peak.measure();
   }
   return { step, stopped: stopped && step < settings.steps, regroups };
 }
@@ -168,13 +169,14 @@ export async function trainOnRank(job: RankJob, post: (message: RankMessage) => 
           memory: describeBytes(plan),
         }),
       load: (model) => load(model, job),
-      run(model, executor) {
+      async run(model, executor) {
         const { options: { batch }, layout: { total } } = model.model;
         executor.status.allow(rank, patienceOf(settings).usual);
         const count = settings.evalBatches * settings.batchSize;
         const scaler = loadScaler(job);
         model.lossScale = executor.scale = scaler?.scale ?? 1;
-        return loop({
+        const peak = await openPeak(model.program.device);
+        const ended = await loop({
           job,
           executor,
           shares: job.copies.map(({ share }) => share),
@@ -191,7 +193,10 @@ export async function trainOnRank(job: RankJob, post: (message: RankMessage) => 
           post: tell,
           commits: 0,
           slowLooks: [],
+          peak,
         });
+        peak.destroy();
+        return ended;
       },
     });
     tell({ type: "done", ...ended });
