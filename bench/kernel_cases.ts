@@ -95,8 +95,16 @@ function products(): KernelCase[] {
       layout: "NN",
       bias: true,
     }),
-    make(rowProduct, "NN 1x768x3072", [[1, width], [width, hidden]], { layout: "NN" }),
-    make(rowProduct, "NT 1x768x50304", [[1, width], [paddedVocabulary, width]], { layout: "NT" }),
+    // Decoding, where reading the weights is what counts.
+    ...(["f32", "bf16"] as const).flatMap((dtype) => {
+      const stored = dtype === "f32" ? "" : `, b ${dtype}`;
+      return [
+        make(rowProduct, `NN 1x768x3072${stored}`, [[1, width], { shape: [width, hidden], dtype }], { layout: "NN" }),
+        make(rowProduct, `NT 1x768x50304${stored}`, [[1, width], { shape: [paddedVocabulary, width], dtype }], {
+          layout: "NT",
+        }),
+      ];
+    }),
   );
 }
 
