@@ -52,6 +52,8 @@ export interface Dispatch {
   readonly flops: number;
   /** Bytes read and written once each. */
   readonly bytes: number;
+  /** What is zeroed behind it, by the queue: software drivers fill memory ten times as fast as kernels store. */
+  readonly zeroes?: readonly Window[];
 }
 
 /** What lowering may know: the device, and where tensors are cut. */

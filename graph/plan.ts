@@ -48,8 +48,8 @@ export interface Plan {
   readonly images: readonly ImageShape[];
   /** Placements by tensor id; those of scratch memory behind those of the graph's tensors. */
   readonly placements: readonly (readonly Placement[])[];
-  /** Bytes by role; activations count once however many share the memory. */
-  readonly bytes: Readonly<Record<Role, number>>;
+  /** Bytes by role, and of images; activations count once however many share the memory. */
+  readonly bytes: Readonly<Record<Role | "image", number>>;
   /** Sum of `buffers` and `images`. */
   readonly totalBytes: number;
 }
@@ -140,14 +140,15 @@ export function makePlan(graph: Graph, capabilities: Capabilities, chunkBytes = 
     (sum, { width, height, halves }) => sum + (halves ? 8 : 16) * imageWidth(width, halves) * height,
     0,
   );
-  const bytes: Record<Role, number> = {
+  const bytes: Record<Role | "image", number> = {
     parameter: 0,
     gradient: 0,
     optimizer: 0,
     input: 0,
     constant: 0,
     output: 0,
-    activation: shared.buffers.reduce((sum, size) => sum + size, imageBytes),
+    activation: shared.buffers.reduce((sum, size) => sum + size, 0),
+    image: imageBytes,
   };
   for (const life of used) {
     const { role } = layout.blocks[life.block].owner;
@@ -191,7 +192,7 @@ function pack(lives: readonly Life[], limit: number) {
   return { buffers: chunks.map((chunk) => chunk.size), places };
 }
 
-const partNames: Record<Role, string> = {
+const partNames: Record<Role | "image", string> = {
   parameter: "weights",
   gradient: "gradients",
   optimizer: "optimizer",
@@ -199,6 +200,7 @@ const partNames: Record<Role, string> = {
   input: "inputs",
   constant: "constants",
   output: "outputs",
+  image: "textures",
 };
 
 /** `1.5 GiB`, `20.0 MiB`, `3 KiB`. */
@@ -210,7 +212,7 @@ export function formatBytes(bytes: number): string {
 
 /** `weights 3.2 MiB, gradients 3.2 MiB, …`: what a plan needs, part by part, largest first. */
 export function describeBytes({ bytes }: Pick<Plan, "bytes">): string {
-  return (Object.entries(bytes) as [Role, number][])
+  return (Object.entries(bytes) as [Role | "image", number][])
     .filter(([, bytes]) => bytes >= 1024)
     .sort((a, b) => b[1] - a[1])
     .map(([role, bytes]) => `${partNames[role]} ${formatBytes(bytes)}`).join(", ");

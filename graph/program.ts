@@ -14,9 +14,8 @@ import type { CollectiveAttributes } from "./collective.ts";
 import type { CollectiveExecutor, CreateOptions, OpTime } from "./executor.ts";
 import type { Graph, Op } from "./graph.ts";
 import { bindingsOf } from "./images.ts";
-import { encodePieces, imageCopies, type Piece, type PieceStretch, type Segment } from "./pieces.ts";
-import { formatBytes, makePlan, placementOf, type Plan, type PlannedDispatch } from "./plan.ts";
-import { bytesOf } from "./tensor.ts";
+import { around, encodePieces, entries, type Memory, type Piece, type PieceStretch, type Segment } from "./pieces.ts";
+import { formatBytes, makePlan, type Plan, type PlannedDispatch } from "./plan.ts";
 import { TensorMemory } from "./tensor_memory.ts";
 
 const uniformStride = 256;
@@ -30,14 +29,15 @@ export interface RunOptions {
 }
 
 /** A replayable program. */
-export class Program extends TensorMemory {
+export class Program extends TensorMemory implements Memory {
   readonly #segments = new Map<string, Segment>();
   readonly #uniforms: GPUBuffer[] = [];
   /** Uniform blocks that are not there yet, for one upload. */
   #gathered: Uint32Array[] = [];
   #slot = 0;
   readonly #absent: GPUBuffer;
-  readonly #images: readonly GPUTexture[];
+  /** Textures of `plan.images`. */
+  readonly images: readonly GPUTexture[];
   /** Submitted since the device was last waited for, in ms. */
   #underWay = 0;
 
@@ -47,7 +47,7 @@ export class Program extends TensorMemory {
   private constructor(device: Device, plan: Plan, buffers: readonly GPUBuffer[]) {
     super(device, plan, buffers);
     this.#absent = device.createBuffer(uniformStride);
-    this.#images = plan.images.map(({ width, height, halves }) => device.createImage(width, height, halves));
+    this.images = plan.images.map(({ width, height, halves }) => device.createImage(width, height, halves));
   }
 
   /**
@@ -90,7 +90,7 @@ export class Program extends TensorMemory {
           const pipeline = await device.pipeline(planned.kernel, bindingsOf(planned));
           const guess = guessMilliseconds(planned, device.capabilities);
           const boxes = cutGrid(planned.workgroups, Math.ceil(guess / dispatchMilliseconds));
-          pieces.push(...this.#makePieces(planned, pipeline, boxes, guess));
+          pieces.push(...this.#makePieces(planned, pipeline, boxes, guess, around(planned, this)));
         }
         stretches.push({ pieces, ends: submitEnds(pieces), collective });
       }
@@ -100,8 +100,14 @@ export class Program extends TensorMemory {
     device.check();
   }
 
-  #makePieces(planned: PlannedDispatch, pipeline: GPUComputePipeline, boxes: Box[], milliseconds: number): Piece[] {
-    const { device, plan } = this;
+  #makePieces(
+    planned: PlannedDispatch,
+    pipeline: GPUComputePipeline,
+    boxes: Box[],
+    milliseconds: number,
+    { copies, zeroes }: Pick<Piece, "copies" | "zeroes">,
+  ): Piece[] {
+    const { device } = this;
     return boxes.map((box, part) => {
       const slots = 65536 / uniformStride;
       if (this.#slot % slots === 0) {
@@ -120,22 +126,13 @@ export class Program extends TensorMemory {
             binding: 0,
             resource: { buffer: this.#uniforms[this.#uniforms.length - 1], offset: uniformOffset, size: uniformStride },
           },
-          ...planned.windows.map((window, i) => {
-            if (!window) return { binding: i + 1, resource: { buffer: this.#absent, size: uniformStride } };
-            const use = planned.images?.[i];
-            if (use) return { binding: i + 1, resource: this.#images[use.image].createView() };
-            const place = placementOf(plan, window.tensor, window.start, window.length);
-            const bytes = bytesOf(window.tensor.dtype);
-            const offset = place.offset + (window.start - place.start) * bytes;
-            const size = Math.ceil(window.length * bytes / 16) * 16;
-            return { binding: i + 1, resource: { buffer: this.buffers[place.buffer], offset, size } };
-          }),
+          ...entries(planned, this, this.#absent),
         ],
       });
       const share = milliseconds * box.size[0] * box.size[1] * box.size[2] /
         (planned.workgroups[0] * planned.workgroups[1] * planned.workgroups[2]);
-      const copies = part === 0 ? imageCopies(planned, plan, this.buffers, this.#images) : [];
-      return { planned, pipeline, bindGroup, copies, origin: box.origin, size: box.size, milliseconds: share };
+      const own = { copies: part === 0 ? copies : [], zeroes: part === boxes.length - 1 ? zeroes : [] };
+      return { planned, pipeline, bindGroup, ...own, origin: box.origin, size: box.size, milliseconds: share };
     });
   }
 
@@ -234,7 +231,7 @@ export class Program extends TensorMemory {
     const volume = piece.size[0] * piece.size[1] * piece.size[2];
     const { workgroups } = piece.planned;
     const whole = piece.milliseconds * workgroups[0] * workgroups[1] * workgroups[2] / volume;
-    return this.#makePieces(piece.planned, piece.pipeline, boxes, whole);
+    return this.#makePieces(piece.planned, piece.pipeline, boxes, whole, piece);
   }
 
   #emptyMilliseconds(): number {
@@ -294,6 +291,6 @@ export class Program extends TensorMemory {
   /** Frees the buffers; the device stays. */
   destroy(): void {
     this.device.drain();
-    for (const memory of [...this.buffers, ...this.#uniforms, this.#absent, ...this.#images]) memory.destroy();
+    for (const memory of [...this.buffers, ...this.#uniforms, this.#absent, ...this.images]) memory.destroy();
   }
 }

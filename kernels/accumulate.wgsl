@@ -3,9 +3,11 @@ struct Parameters { originX: u32, originY: u32, originZ: u32, count: u32 }
 {{storage 1 x vec4f}}
 {{storage 2 y vec4f}}
 
-@compute @workgroup_size(64)
+@compute @workgroup_size({{THREADS}})
 fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index) local: u32) {
-  let i = (workgroup.x + parameters.originX) * 64u + local;
-  if (i >= parameters.count) { return; }
-  store_y(i, load_y(i) + load_x(i));
+  let first = (workgroup.x + parameters.originX) * {{VECTORS}}u;
+  let end = min(first + {{VECTORS}}u, parameters.count);
+  for (var i = first + local; i < end; i += {{THREADS}}u) {
+    store_y(i, load_y(i) + load_x(i));
+  }
 }

@@ -13,7 +13,7 @@
 import type { OpDefinition } from "../graph/graph.ts";
 import { bytesOf, type DataType, elementCount } from "../graph/tensor.ts";
 import text from "./adamw.wgsl" with { type: "text" };
-import { elementwiseRuns } from "./elementwise.ts";
+import { elementwiseRuns, type Run } from "./elementwise.ts";
 import { withTag } from "./unroll.ts";
 
 /** Places in the tensor of hyper-parameters, f32 [16]. */
@@ -86,9 +86,14 @@ export const adamw: OpDefinition<AdamWAttributes> = {
   ],
   lower({ inputs: [weights, gradients, m, v, hyper, squares], outputs, attributes }, target) {
     const { decayed, weightsStart, gradientsStart, copy } = attributes;
-    const copied = copy ? [[outputs[4], copy.start] as const] : [];
-    const tensors = [[weights, weightsStart], [gradients, gradientsStart], [m, 0], [v, 0], ...copied] as const;
-    return elementwiseRuns(target, "kernels/adamw.wgsl", withTag(text, copy ? "copy" : ""), tensors, elementCount(m), {
+    const runs: Run[] = [
+      { tensor: weights, start: weightsStart, access: "update" },
+      { tensor: gradients, start: gradientsStart, access: "take" },
+      { tensor: m, start: 0, access: "update" },
+      { tensor: v, start: 0, access: "update" },
+      ...(copy ? [{ tensor: outputs[4], start: copy.start, access: "write" } as const] : []),
+    ];
+    return elementwiseRuns(target, "kernels/adamw.wgsl", withTag(text, copy ? "copy" : ""), runs, elementCount(m), {
       flops: 20,
       bytes: 32 + (copy ? bytesOf(copy.dtype) : 0),
       uniforms: ({ start, count }) => [Math.ceil(Math.min(Math.max(0, decayed - start), count) / 4)],

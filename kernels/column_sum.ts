@@ -18,7 +18,7 @@ import {
   windowOf,
 } from "../graph/dispatch.ts";
 import type { OpDefinition } from "../graph/graph.ts";
-import { declareImages, imageIfFaster } from "../graph/images.ts";
+import { declareImages, imagesIfFaster } from "../graph/images.ts";
 import { bytesOf, type DataType, rowCount, rowSize, type Tensor } from "../graph/tensor.ts";
 import text from "./column_sum.wgsl" with { type: "text" };
 import { unroll } from "./unroll.ts";
@@ -130,7 +130,7 @@ export const columnSum: OpDefinition<{ readonly accumulate?: boolean }> = {
       ...rowRanges(target, [x]).map((range) =>
         stage(target, {
           // The products that have the same rows as an operand find the image.
-          x: imageIfFaster(target, windowOf(x, range)),
+          x: imagesIfFaster(target, [windowOf(x, range)])[0],
           sums: [windowOf(partials)],
           rows: range.count,
           columns,

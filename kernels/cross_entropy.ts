@@ -16,6 +16,7 @@ import { bytesOf, rowCount, rowSize, type Tensor, type TensorDescription } from 
 import combineText from "./cross_entropy_combine.wgsl" with { type: "text" };
 import gradientText from "./cross_entropy_gradient.wgsl" with { type: "text" };
 import text from "./cross_entropy.wgsl" with { type: "text" };
+import { shareOf } from "./elementwise.ts";
 import { rowGrid, rowKernel, rowValues } from "./rows.ts";
 import { sumAll } from "./sum_rows.ts";
 
@@ -168,9 +169,15 @@ const crossEntropyGradient: OpDefinition<SplitVocabulary & { readonly shape: rea
     const columns = rowSize(logits);
     const wide = columns % 4 === 0;
     const values = rowValues(columns);
+    const share = shareOf(target.capabilities);
+    // Short rows are taken several by a workgroup.
+    const rows = target.capabilities.type === "gpu" ? 1 : Math.max(1, Math.floor(share.vectors / values));
     const made = kernel("kernels/cross_entropy_gradient.wgsl", gradientText, {
       TYPE: wide ? "vec4f" : "f32",
       WIDTH: wide ? 4 : 1,
+      THREADS: share.threads,
+      VALUES: share.vectors,
+      ROWS: rows,
       ADJUST: wide
         ? components.flatMap((c, i) => [
           `    if (column + ${i}u >= p.vocabulary) { d.${c} = 0.0; }`,
@@ -181,8 +188,8 @@ const crossEntropyGradient: OpDefinition<SplitVocabulary & { readonly shape: rea
     return rowRanges(target, [logits]).map((range) => ({
       kernel: made,
       windows: [windowOf(targets, range), windowOf(statistics, range), windowOf(upstream), windowOf(logits, range)],
-      uniforms: [values, attributes.vocabularySize, attributes.firstToken],
-      workgroups: [ceilDivide(values, 64), range.count, 1],
+      uniforms: [range.count, values, attributes.vocabularySize, attributes.firstToken],
+      workgroups: [ceilDivide(values, share.vectors), ceilDivide(range.count, rows), 1],
       flops: 4 * range.count * columns,
       bytes: 2 * bytesOf(logits.dtype) * range.count * columns,
     }));

@@ -2,9 +2,11 @@ struct Parameters { originX: u32, originY: u32, originZ: u32, count: u32 }
 @group(0) @binding(0) var<uniform> parameters: Parameters;
 {{storage 1 x vec4f}}
 
-@compute @workgroup_size(64)
+@compute @workgroup_size({{THREADS}})
 fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index) local: u32) {
-  let i = (workgroup.x + parameters.originX) * 64u + local;
-  if (i >= parameters.count) { return; }
-  store_x(i, vec4f(0.0));
+  let first = (workgroup.x + parameters.originX) * {{VECTORS}}u;
+  let end = min(first + {{VECTORS}}u, parameters.count);
+  for (var i = first + local; i < end; i += {{THREADS}}u) {
+    store_x(i, vec4f(0.0));
+  }
 }

@@ -8,6 +8,7 @@
 
 import { float, rowRanges, windowOf } from "../graph/dispatch.ts";
 import type { OpDefinition } from "../graph/graph.ts";
+import { declareImages, imagesIfFaster } from "../graph/images.ts";
 import { rowCount, rowSize } from "../graph/tensor.ts";
 import { heldRowKernel } from "./held_rows.ts";
 import text from "./layernorm.wgsl" with { type: "text" };
@@ -25,21 +26,25 @@ export const layernorm: OpDefinition<{ readonly epsilon: number }> = {
   lower({ inputs: [x, w, b], outputs: [y, mean, rstd], attributes: { epsilon } }, target) {
     const columns = rowSize(x);
     const types = [x, w, b, y].map(({ dtype }) => dtype);
-    const made = heldRowKernel("kernels/layernorm.wgsl", text, target.capabilities, columns, 1, types);
-    return rowRanges(target, [x, y]).map((range) => ({
-      kernel: made.kernel,
-      windows: [
-        windowOf(x, range),
+    return rowRanges(target, [x, y]).map((range) => {
+      const windows = [
+        ...imagesIfFaster(target, [windowOf(x, range)]),
         windowOf(w),
         windowOf(b),
         windowOf(y, range),
         windowOf(mean, range),
         windowOf(rstd, range),
-      ],
-      uniforms: [range.count, rowValues(columns), float(columns), float(epsilon)],
-      workgroups: made.grid(range.count),
-      flops: 8 * range.count * columns,
-      bytes: bytesPerColumn([x, y]) * range.count * columns,
-    }));
+      ];
+      const wgsl = declareImages(text, windows);
+      const made = heldRowKernel("kernels/layernorm.wgsl", wgsl, target.capabilities, columns, 1, types);
+      return {
+        kernel: made.kernel,
+        windows,
+        uniforms: [range.count, rowValues(columns), float(columns), float(epsilon)],
+        workgroups: made.grid(range.count),
+        flops: 8 * range.count * columns,
+        bytes: bytesPerColumn([x, y]) * range.count * columns,
+      };
+    });
   },
 };

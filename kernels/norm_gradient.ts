@@ -9,7 +9,7 @@
 
 import { ceilDivide, type Dispatch, float, rowRanges, windowOf } from "../graph/dispatch.ts";
 import type { Backward, Op, OpDefinition } from "../graph/graph.ts";
-import { declareImages, imageIfFaster } from "../graph/images.ts";
+import { declareImages, imagesIfFaster } from "../graph/images.ts";
 import { rowCount, rowSize, type Tensor } from "../graph/tensor.ts";
 import { addPartials, blockCount, blockRows, columnKernel, vectors } from "./column_sum.ts";
 import { heldRowKernel } from "./held_rows.ts";
@@ -54,13 +54,14 @@ const normGradient: OpDefinition<{ readonly centered: boolean }> = {
     const types = [x, w, dy, rstd, mean, addend, dx, partials].map((tensor) => tensor?.dtype);
     const moved = addend ? [x, dy, dx, addend] : [x, dy, dx];
     return rowRanges(target, moved).flatMap((range) => {
-      const read = (tensor: Tensor) => imageIfFaster(target, windowOf(tensor, range));
-      const operandsOfRows = [read(dy), windowOf(rstd, range), mean && windowOf(mean, range)];
+      const read = (addend ? [x, dy, addend] : [x, dy]).map((tensor) => windowOf(tensor, range));
+      const [readX, readDy, readAddend] = imagesIfFaster(target, read);
+      const operandsOfRows = [readDy, windowOf(rstd, range), mean && windowOf(mean, range)];
       const windows = [
-        read(x),
+        readX,
         windowOf(w),
         ...operandsOfRows,
-        addend && read(addend),
+        readAddend,
         windowOf(dx, range),
         windowOf(partials),
       ];

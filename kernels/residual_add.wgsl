@@ -4,9 +4,11 @@ struct Parameters { originX: u32, originY: u32, originZ: u32, count: u32 }
 {{storage 2 b vec4f}}
 {{storage 3 y vec4f}}
 
-@compute @workgroup_size(64)
+@compute @workgroup_size({{THREADS}})
 fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index) local: u32) {
-  let i = (workgroup.x + parameters.originX) * 64u + local;
-  if (i >= parameters.count) { return; }
-  store_y(i, load_a(i) + load_b(i));
+  let first = (workgroup.x + parameters.originX) * {{VECTORS}}u;
+  let end = min(first + {{VECTORS}}u, parameters.count);
+  for (var i = first + local; i < end; i += {{THREADS}}u) {
+    store_y(i, load_a(i) + load_b(i));
+  }
 }

@@ -14,11 +14,12 @@ export function lanesPerRow(capabilities: Capabilities): number {
   return capabilities.type === "cpu" ? 1 : 64;
 }
 
-/** Rows that a workgroup covers when a thread has a row to itself. */
-const rowsPerWorkgroup = 8;
+/** Rows that a workgroup covers when a thread has a row to itself: a subgroup. */
+function rowsPerWorkgroup({ subgroupSize }: Capabilities): number {
+  return Math.max(8, subgroupSize);
+}
 
-function prelude(lanes: number, width: number): string {
-  const rows = lanes === 1 ? rowsPerWorkgroup : 1;
+function prelude(lanes: number, rows: number, width: number): string {
   const wide = width === 4;
   const shared = lanes === 1 ? "" : `var<workgroup> shared_: array<f32, ${lanes}>;`;
   const reduce = (name: string, combine: string) =>
@@ -59,14 +60,15 @@ export function rowKernel(
 ): Kernel {
   const lanes = lanesPerRow(capabilities);
   const width = rowElements % 4 === 0 ? 4 : 1;
-  const threads = lanes === 1 ? rowsPerWorkgroup : lanes;
-  const made = kernel(file, text, { PRELUDE: prelude(lanes, width), THREADS: threads, ...constants }, types);
+  const rows = lanes === 1 ? rowsPerWorkgroup(capabilities) : 1;
+  const threads = lanes * rows;
+  const made = kernel(file, text, { PRELUDE: prelude(lanes, rows, width), THREADS: threads, ...constants }, types);
   return { ...made, variant: `lanes=${lanes} width=${width} ${made.variant}`.trim() };
 }
 
 /** Workgroups for `rows` rows. */
 export function rowGrid(capabilities: Capabilities, rows: number): [number, number, number] {
-  return [lanesPerRow(capabilities) === 1 ? ceilDivide(rows, rowsPerWorkgroup) : rows, 1, 1];
+  return [lanesPerRow(capabilities) === 1 ? ceilDivide(rows, rowsPerWorkgroup(capabilities)) : rows, 1, 1];
 }
 
 /** Elements in a row in units of the kernel's `Value`. */

@@ -46,8 +46,8 @@ export interface PlannedMesh {
   readonly microBatches: number;
   /** Settings other than the given ones, without which it would not fit. */
   readonly settings: Partial<CompleteSettings>;
-  /** Of the rank that needs most device memory: bytes by role. */
-  readonly bytes: Readonly<Record<Role, number>>;
+  /** Of the rank that needs most device memory: bytes by role, and of images. */
+  readonly bytes: Readonly<Record<Role | "image", number>>;
   /** Of that rank: bytes of all buffers. */
   readonly totalBytes: number;
   /** The largest share of a rank in the host's memory through which ranks speak, in bytes. */
