@@ -108,9 +108,12 @@ export function timedMultiplyAdds(device: Device, chains: Chains, flopsPerSecond
   return multiplyAdds(device, chains, Math.min(maximumWorkgroups, Math.max(64, groups)));
 }
 
-/** A copy of `bytes` by vec4, of which each byte is read and written; or only reads. */
+/** A copy of `bytes` by vec4, of which each byte is read and written; or only reads. Some MiB at least. */
 export function memoryTraffic(device: Device, kind: "copy" | "read", bytes: number): Promise<Load> {
-  const groups = Math.ceil(bytes / 16 / threads);
+  // On software drivers a workgroup costs as much as some of its loads, and one of a single subgroup least.
+  const { type, subgroupSize } = device.capabilities;
+  const [own, turns] = type === "gpu" ? [threads, 1] : [Math.max(8, subgroupSize), 64];
+  const groups = Math.ceil(bytes / 16 / own / turns);
   const wide = Math.min(groups, 32768);
   const source: ShaderSource = {
     file: "gpu/loads.ts",
@@ -118,9 +121,11 @@ export function memoryTraffic(device: Device, kind: "copy" | "read", bytes: numb
     // What is read is compared with what no buffer holds, so that the compiler must read it.
     code: `@group(0) @binding(1) var<storage, read_write> x: array<vec4f>;
 @group(0) @binding(2) var<storage, read_write> y: array<vec4f>;
-@compute @workgroup_size(${threads}) fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) local: u32) {
-  let i = (group.x + group.y * ${wide}u) * ${threads}u + local;
-  ${kind === "copy" ? "y[i] = x[i];" : "if (dot(x[i], vec4f(1.0)) == 1.2345) { y[0] = x[i]; }"}
+@compute @workgroup_size(${own}) fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) local: u32) {
+  let first = (group.x + group.y * ${wide}u) * ${own * turns}u + local;
+  for (var i = first; i < first + ${own * turns}u; i += ${own}u) {
+    ${kind === "copy" ? "y[i] = x[i];" : "if (dot(x[i], vec4f(1.0)) == 1.2345) { y[0] = x[i]; }"}
+  }
 }`,
   };
   const sizes = [bytes, kind === "copy" ? bytes : 256];
