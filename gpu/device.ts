@@ -6,19 +6,12 @@
  */
 
 import { MachineError } from "../errors.ts";
-import { imageFormat, imageWidth, layoutEntries } from "./bindings.ts";
+import { imageFormat, imageWidth } from "./bindings.ts";
 import type { Capabilities } from "./capabilities.ts";
+import { Pipelines, type ShaderSource } from "./pipelines.ts";
 import type { Trace } from "./trace.ts";
 
-/** WGSL to compile, with names for messages. */
-export interface ShaderSource {
-  /** File that the text comes from. */
-  readonly file: string;
-  /** Constants filled in. */
-  readonly variant: string;
-  /** WGSL with entry point `main`. */
-  readonly code: string;
-}
+export type { ShaderSource } from "./pipelines.ts";
 
 /** Upload and read-back are cut into pieces of this size; larger ones made wgpu allocate staging memory without end. */
 export const transferBytes = 16 * 2 ** 20;
@@ -34,10 +27,7 @@ export class Device {
   trace: Trace | undefined;
   /** Times the passes of programs, while there is one. */
   passTimer: { describePass(): GPUComputePassDescriptor } | undefined;
-  readonly #pipelines = new Map<string, GPUComputePipeline>();
-  readonly #bindLayouts = new Map<string, GPUBindGroupLayout>();
-  readonly #pipelineLayouts = new Map<string, GPUPipelineLayout>();
-  readonly #scratchGroups = new Map<string, GPUBindGroup>();
+  readonly #pipelines = new Pipelines(this);
   readonly #smallStaging: GPUBuffer;
   readonly #largeStaging: GPUBuffer;
   #synchronous = false;
@@ -121,81 +111,20 @@ export class Device {
 
   /** The layout of these bindings (`bindings.ts`). */
   bindGroupLayout(bindings: string): GPUBindGroupLayout {
-    let layout = this.#bindLayouts.get(bindings);
-    if (!layout) {
-      layout = this.gpu.createBindGroupLayout({ entries: layoutEntries(bindings) });
-      this.#bindLayouts.set(bindings, layout);
-      this.#pipelineLayouts.set(bindings, this.gpu.createPipelineLayout({ bindGroupLayouts: [layout] }));
-    }
-    return layout;
+    return this.#pipelines.layout(bindings);
   }
 
   /**
    * The pipeline of a kernel with these bindings (`bindGroupLayout`), compiled by the time the promise resolves; equal text is
    * compiled once. Throws on bad WGSL.
    */
-  async pipeline(source: ShaderSource, bindings: string): Promise<GPUComputePipeline> {
-    const key = `${bindings}:${source.code}`;
-    const known = this.#pipelines.get(key);
-    if (known) return known;
-    this.bindGroupLayout(bindings);
-    this.gpu.pushErrorScope("validation");
-    const module = this.gpu.createShaderModule({ code: source.code });
-    const pipeline = this.gpu.createComputePipeline({
-      layout: this.#pipelineLayouts.get(bindings)!,
-      compute: { module, entryPoint: "main" },
-    });
-    const error = await this.gpu.popErrorScope();
-    if (error) {
-      const [first] = (await module.getCompilationInfo()).messages;
-      const place = first ? `:${first.lineNum}:${first.linePos}` : "";
-      const variant = source.variant ? ` (${source.variant})` : "";
-      throw new MachineError(
-        `Cannot compile ${source.file}${place}${variant} on ${this.capabilities.name}: ${
-          first?.message ?? error.message
-        }`,
-      );
-    }
-    this.#warm(pipeline, bindings);
-    this.objectsCreated++;
-    this.#pipelines.set(key, pipeline);
-    return pipeline;
+  pipeline(source: ShaderSource, bindings: string): Promise<GPUComputePipeline> {
+    return this.#pipelines.get(source, bindings);
   }
 
-  /**
-   * Software drivers compile at a pipeline's first dispatch: one of no workgroup has it compiled and computes nothing
-   * (Mesa 22.3: 2 s there, 0.5 ms in the dispatch behind it).
-   */
-  #warm(pipeline: GPUComputePipeline, bindings: string): void {
-    const encoder = this.gpu.createCommandEncoder();
-    const pass = encoder.beginComputePass();
-    pass.setPipeline(pipeline);
-    pass.setBindGroup(0, this.#scratchGroup(bindings));
-    pass.dispatchWorkgroups(0);
-    pass.end();
-    this.gpu.queue.submit([encoder.finish()]);
-    this.drain();
-  }
-
-  /** What a dispatch of no workgroup is bound to. */
-  #scratchGroup(bindings: string): GPUBindGroup {
-    let group = this.#scratchGroups.get(bindings);
-    if (!group) {
-      const bytes = 256;
-      const uniform = this.createBuffer(bytes, GPUBufferUsage.UNIFORM);
-      const buffer = this.createBuffer(bytes * Math.max(1, bindings.length));
-      const entries = ["u", ...bindings].map((kind, binding): GPUBindGroupEntry => ({
-        binding,
-        resource: kind === "u"
-          ? { buffer: uniform }
-          : kind === "b"
-          ? { buffer, offset: bytes * (binding - 1), size: bytes }
-          : this.createImage(1, 1, kind === "h").createView(),
-      }));
-      group = this.gpu.createBindGroup({ layout: this.bindGroupLayout(bindings), entries });
-      this.#scratchGroups.set(bindings, group);
-    }
-    return group;
+  /** The kernel of such a pipeline compiled once more; always the same second one. */
+  twin(pipeline: GPUComputePipeline): GPUComputePipeline {
+    return this.#pipelines.twin(pipeline);
   }
 
   /** Uploads `data` to `buffer` at byte `offset`; ordered before whatever is submitted next. */

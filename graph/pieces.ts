@@ -8,6 +8,7 @@ import type { Window } from "./dispatch.ts";
 import type { Op } from "./graph.ts";
 import { placementOf, type Plan, type PlannedDispatch } from "./plan.ts";
 import { bytesOf } from "./tensor.ts";
+import type { Trial } from "./twins.ts";
 
 /** A window that is copied into a texture. */
 export interface ImageCopy {
@@ -28,7 +29,8 @@ export interface ByteRange {
 /** Something to execute: a dispatch or a piece of one. */
 export interface Piece {
   readonly planned: PlannedDispatch;
-  readonly pipeline: GPUComputePipeline;
+  /** One of two that compute the same (`twins.ts`). */
+  pipeline: GPUComputePipeline;
   readonly bindGroup: GPUBindGroup;
   /** Copies into images, before it. */
   readonly copies: readonly ImageCopy[];
@@ -53,6 +55,8 @@ export interface PieceStretch {
 export interface Segment {
   readonly stretches: PieceStretch[];
   runs: number;
+  /** What the next run, timed too, is to tell. */
+  trial?: Trial;
 }
 
 /** What a plan has become on a device. */

@@ -2,7 +2,8 @@
  * A plan made concrete on one device: buffers, pipelines and bind groups, made once and replayed.
  *
  * Dispatches go out in submits of about 120 ms by measured time, in a row without waiting: drivers kill what runs for
- * seconds. The first run of a segment uses guesses, the second is timed, from the third on only command buffers are made.
+ * seconds. The first run of a segment uses guesses, the second is timed (with software drivers the third too: `twins.ts`),
+ * from then on only command buffers are made.
  * @module
  */
 
@@ -17,6 +18,7 @@ import { bindingsOf } from "./images.ts";
 import { around, encodePieces, entries, type Memory, type Piece, type PieceStretch, type Segment } from "./pieces.ts";
 import { formatBytes, makePlan, type Plan, type PlannedDispatch } from "./plan.ts";
 import { TensorMemory } from "./tensor_memory.ts";
+import { weighTwins } from "./twins.ts";
 
 const uniformStride = 256;
 /** Behind this much work, in ms, the device is waited for: what has come to an end tells that it works. */
@@ -162,7 +164,7 @@ export class Program extends TensorMemory implements Memory {
    */
   async run(name: string, { last = true }: RunOptions = {}): Promise<void> {
     const segment = this.#segment(name);
-    const timed = segment.runs++ === 1;
+    const timed = segment.runs++ === 1 || segment.trial !== undefined;
     const deferred: (() => Promise<void>)[] = [];
     for (const stretch of segment.stretches) {
       if (timed) this.#calibrate(stretch);
@@ -174,6 +176,7 @@ export class Program extends TensorMemory implements Memory {
       const rest = await this.#execute(collective);
       if (rest) deferred.push(rest);
     }
+    if (timed) segment.trial = weighTwins(this.device, segment);
     for (const finish of deferred) await finish();
     await this.executor?.settle?.();
   }
