@@ -97,7 +97,7 @@ function products(): KernelCase[] {
     }),
     // Decoding, where reading the weights is what counts.
     ...(["f32", "bf16"] as const).flatMap((dtype) => {
-      const stored = dtype === "f32" ? "" : `, b ${dtype}`;
+      const stored = dtype === "f32" ? "" : ` ${dtype}`;
       return [
         make(rowProduct, `NN 1x768x3072${stored}`, [[1, width], { shape: [width, hidden], dtype }], { layout: "NN" }),
         make(rowProduct, `NT 1x768x50304${stored}`, [[1, width], { shape: [paddedVocabulary, width], dtype }], {

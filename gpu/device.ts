@@ -122,7 +122,7 @@ export class Device {
     return this.#pipelines.get(source, bindings);
   }
 
-  /** The kernel of such a pipeline compiled once more; always the same second one. */
+  /** The kernel of such a pipeline compiled once more: of the two each is the other's twin. */
   twin(pipeline: GPUComputePipeline): GPUComputePipeline {
     return this.#pipelines.twin(pipeline);
   }

@@ -34,7 +34,7 @@ export interface PipelineDevice {
 interface Made {
   readonly module: GPUShaderModule;
   readonly bindings: string;
-  twin?: GPUComputePipeline;
+  readonly twin?: GPUComputePipeline;
 }
 
 /** Pipelines of one device, by their kernels' texts, and the layouts of their bindings. */
@@ -90,12 +90,13 @@ export class Pipelines {
 
   /** See `Device.twin`. */
   twin(pipeline: GPUComputePipeline): GPUComputePipeline {
-    const made = this.#made.get(pipeline)!;
-    if (!made.twin) {
-      made.twin = this.#create(made.module, made.bindings);
-      this.#warm(made.twin, made.bindings);
-    }
-    return made.twin;
+    const { module, bindings, twin } = this.#made.get(pipeline)!;
+    if (twin) return twin;
+    const made = this.#create(module, bindings);
+    this.#warm(made, bindings);
+    this.#made.set(pipeline, { module, bindings, twin: made });
+    this.#made.set(made, { module, bindings, twin: pipeline });
+    return made;
   }
 
   #create(module: GPUShaderModule, bindings: string): GPUComputePipeline {

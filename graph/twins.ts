@@ -9,8 +9,8 @@
 
 import type { Device } from "../gpu/device.ts";
 
-/** Kernels that take less than this share of a segment's time are left alone. */
-const worthwhile = 0.02;
+/** Kernels that take less than this in a segment, in ms, are left alone: a twin costs some 20. */
+const worthwhile = 1;
 /** A twin counts as faster only below this share of the time: measured times vary. */
 const faster = 0.8;
 /** Where compiling again takes longer, in ms, the driver does not keep what it has compiled. */
@@ -38,7 +38,7 @@ function timesOf(stretches: Pieces): Map<GPUComputePipeline, number> {
 }
 
 /**
- * Has a segment whose pieces were timed run and be timed once more with twins of the kernels that take most of its time (the trial
+ * Has a segment whose pieces were timed run and be timed once more with twins of the kernels that take long (the trial
  * that is returned); if that was done, with the faster of the two from then on. Software drivers only.
  */
 export function weighTwins(device: Device, { stretches, trial }: Weighed): Trial | undefined {
@@ -49,16 +49,15 @@ export function weighTwins(device: Device, { stretches, trial }: Weighed): Trial
 
 function tryTwins(device: Device, stretches: Pieces): Trial | undefined {
   if (device.capabilities.type === "gpu") return undefined;
-  const times = timesOf(stretches);
-  const total = [...times.values()].reduce((sum, time) => sum + time, 0);
   const trial = new Map<GPUComputePipeline, { twin: GPUComputePipeline; before: number }>();
-  for (const [pipeline, before] of times) {
-    if (before < worthwhile * total) continue;
+  for (const [pipeline, before] of timesOf(stretches)) {
+    if (before < worthwhile) continue;
     const start = performance.now();
     const twin = device.twin(pipeline);
     if (performance.now() - start > patience) break;
     trial.set(pipeline, { twin, before });
   }
+  if (trial.size === 0) return undefined;
   for (const { pieces } of stretches) {
     for (const piece of pieces) piece.pipeline = trial.get(piece.pipeline)?.twin ?? piece.pipeline;
   }

@@ -58,7 +58,7 @@ Deno.test("runs with either of two kernels give the same, and the fourth makes n
   const device = await openDevice();
   try {
     const graph = new Graph();
-    const [a, b] = [graph.tensor("a", [64, 64], "input"), graph.tensor("b", [64, 64], "input")];
+    const [a, b] = [graph.tensor("a", [512, 1024], "input"), graph.tensor("b", [1024, 512], "input")];
     let c = a;
     graph.segment("run", () => {
       [c] = graph.add(matmul, [a, b], { layout: "NN" });
@@ -66,18 +66,27 @@ Deno.test("runs with either of two kernels give the same, and the fourth makes n
       graph.add({ name: "keep", infer: () => [], lower: () => [] }, [c], {});
     });
     const program = await Program.create(device, graph);
-    for (const tensor of [a, b]) program.write(tensor, Float32Array.from({ length: 4096 }, (_, i) => Math.sin(i)));
+    for (const tensor of [a, b]) {
+      program.write(
+        tensor,
+        Float32Array.from({ length: 512 * 1024 }, (_, i) => Math.sin(i)),
+      );
+    }
     const results: Float32Array[] = [];
     const created: number[] = [];
     for (let run = 0; run < 5; run++) {
       await program.run("run");
       created.push(device.objectsCreated);
-      results.push(await program.readInto(c, new Float32Array(4096)));
+      results.push(await program.readInto(c, new Float32Array(512 * 512)));
     }
     for (const result of results) assert.deepEqual(result, results[0]);
     // The twin is made behind the second run.
     assert.equal(created[1] - created[0], device.capabilities.type === "cpu" ? 1 : 0);
     assert.deepEqual(created.slice(2), [created[1], created[1], created[1]]);
+    // As when a device's speed has changed: of two copies each is the other's.
+    program.recalibrate();
+    for (let run = 0; run < 3; run++) await program.run("run");
+    assert.equal(device.objectsCreated, created[4]);
     program.destroy();
   } finally {
     await device.destroy();
