@@ -6,7 +6,7 @@
  */
 
 import { MachineError } from "../errors.ts";
-import { imageFormat, imageWidth } from "./bindings.ts";
+import { imageFormat, imageSize } from "./bindings.ts";
 import type { Capabilities } from "./capabilities.ts";
 import { Pipelines, type ShaderSource } from "./pipelines.ts";
 import type { Trace } from "./trace.ts";
@@ -106,7 +106,7 @@ export class Device {
   createImage(width: number, height: number, halves: boolean): GPUTexture {
     this.objectsCreated++;
     const usage = GPUTextureUsage.STORAGE_BINDING | GPUTextureUsage.COPY_DST;
-    return this.gpu.createTexture({ size: [imageWidth(width, halves), height], format: imageFormat(halves), usage });
+    return this.gpu.createTexture({ size: imageSize(width, height, halves), format: imageFormat(halves), usage });
   }
 
   /** The layout of these bindings (`bindings.ts`). */

@@ -33,9 +33,6 @@ export interface Window {
   readonly image?: number;
 }
 
-/** Largest width and height of an image (WebGPU's minimum). */
-export const maximumImageExtent = 8192;
-
 /** One `dispatchWorkgroups`. Windows are bindings 1, 2, …; binding 0 is the uniform block. */
 export interface Dispatch {
   readonly kernel: Kernel;

@@ -3,8 +3,8 @@
  * @module
  */
 
-import { imageWidth } from "../gpu/bindings.ts";
-import { type Dispatch, maximumImageExtent, type Target, type Window } from "./dispatch.ts";
+import { imageSize, maximumImageExtent } from "../gpu/bindings.ts";
+import type { Dispatch, Target, Window } from "./dispatch.ts";
 import { bytesOf, rowSize, type Tensor } from "./tensor.ts";
 
 /** A texture's size, in vectors of four, and whether these are halves. */
@@ -37,8 +37,8 @@ interface Reader extends Dispatch {
 export function imageOf(window: Window): Window | undefined {
   const size = isFlat(window.tensor) ? 4 * flatWidth : rowSize(window.tensor);
   const bytes = bytesOf(window.tensor.dtype);
-  const fits = size * bytes % 256 === 0 && imageWidth(size / 4, bytes === 2) <= maximumImageExtent &&
-    window.length / size <= maximumImageExtent;
+  const fits = size * bytes % 256 === 0 &&
+    imageSize(size / 4, window.length / size, bytes === 2).every((extent) => extent <= maximumImageExtent);
   return fits ? { ...window, image: size / 4 } : undefined;
 }
 

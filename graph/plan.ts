@@ -5,7 +5,7 @@
  */
 
 import { MachineError, UserError } from "../errors.ts";
-import { imageWidth } from "../gpu/bindings.ts";
+import { imageSize } from "../gpu/bindings.ts";
 import type { Capabilities } from "../gpu/capabilities.ts";
 import { type CollectiveAttributes, isCollective } from "./collective.ts";
 import { checkTypes, type Dispatch, type Target } from "./dispatch.ts";
@@ -137,7 +137,10 @@ export function makePlan(graph: Graph, capabilities: Capabilities, chunkBytes = 
   const blocksOf = (tensor: Tensor) => layout.parts[tensor.id].map(({ block }) => block);
   const images = assignImages([...segments.values()].flat(), blocksOf);
   const imageBytes = images.reduce(
-    (sum, { width, height, halves }) => sum + (halves ? 8 : 16) * imageWidth(width, halves) * height,
+    (sum, { width, height, halves }) => {
+      const [vectors, rows] = imageSize(width, height, halves);
+      return sum + (halves ? 8 : 16) * vectors * rows;
+    },
     0,
   );
   const bytes: Record<Role | "image", number> = {

@@ -1,7 +1,7 @@
 /** The loss made some rows at a time: the same numbers as at once, and no logits but theirs in memory. */
 
 import assert from "node:assert/strict";
-import { imageWidth } from "../../gpu/bindings.ts";
+import { imageSize } from "../../gpu/bindings.ts";
 import { genericCapabilities } from "../../gpu/capabilities.ts";
 import type { Device } from "../../gpu/device.ts";
 import type { CollectiveAttributes } from "../../graph/collective.ts";
@@ -67,7 +67,9 @@ for (const [name, configuration] of [["a tied head", tied], ["a head of its own"
       const whole = await train(await create(device, configuration, {}));
       const model = await create(device, configuration, { logitsBytes: 1 });
       const { buffers, plan } = model.program;
-      const images = plan.images.reduce((sum, { width, height }) => sum + 16 * imageWidth(width, false) * height, 0);
+      const images = plan.images
+        .map(({ width, height }) => imageSize(width, height, false))
+        .reduce((sum, [vectors, rows]) => sum + 16 * vectors * rows, 0);
       assert.equal(plan.totalBytes, buffers.reduce((sum, { size }) => sum + size, images));
       const first = await train(model);
       assertEqual(first, whole);
