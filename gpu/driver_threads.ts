@@ -21,11 +21,17 @@ export function threadsOf(cores: number, devices: number): number | undefined {
   return cores > 1 && 2 * cores <= most ? 2 * cores : undefined;
 }
 
+/** What the user had set, or, in a Worker, whoever started it. */
+const given = Deno.env.get(variable);
+
 /**
- * Has lavapipe take that many; other drivers do not know the variable. Before the first Worker: new names in the environment while
- * other threads compute have crashed the C library.
+ * Has lavapipe take that many from the next device on; other drivers do not know the variable. Before Workers compute: new names in the
+ * environment while other threads compute have crashed the C library.
  */
 export function prepareThreads(devices = 1): void {
+  if (given !== undefined) return;
   const threads = threadsOf(navigator.hardwareConcurrency, devices);
-  if (threads !== undefined && Deno.env.get(variable) === undefined) Deno.env.set(variable, String(threads));
+  // A device that was tried or tuned before may have had another number.
+  if (threads === undefined) Deno.env.delete(variable);
+  else Deno.env.set(variable, String(threads));
 }

@@ -1,7 +1,7 @@
 /**
  * Kernels compiled twice, of which the faster is kept.
  *
- * On lavapipe one kernel in some twenty runs 1.5 to 3.5 times slower as long as the process lives, another one each time, with the same
+ * On lavapipe one kernel in some 15 runs 1.3 to 3.5 times slower as long as the process lives, another one each time, with the same
  * text, driver and data: its machine code has come to lie where parts of a loop drive each other out of the CPU's cache of
  * instructions. The same code elsewhere is fast, and the driver takes it from its own cache on disk.
  * @module

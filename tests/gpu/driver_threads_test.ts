@@ -1,7 +1,7 @@
 /** Threads of lavapipe: how many for devices and cores, and that a device is opened with them. */
 
 import assert from "node:assert/strict";
-import { threadsOf } from "../../gpu/driver_threads.ts";
+import { prepareThreads, threadsOf } from "../../gpu/driver_threads.ts";
 
 Deno.test("one software device has two threads for each core, several have their share of the cores", () => {
   const cases: [cores: number, devices: number, threads: number | undefined][] = [
@@ -48,4 +48,20 @@ Deno.test({
     assert.ok(each >= 2, `${one.threads} and ${six.threads} threads`);
     if (expected) assert.equal(own.threads - one.threads, each * (expected - 1));
   },
+});
+
+Deno.test("several devices have their share also where one was opened alone before, and the other way round", () => {
+  const variable = "LP_NUM_THREADS";
+  const before = Deno.env.get(variable);
+  // Under a number that the user has set nothing changes.
+  const expected = (devices: number) => before ?? threadsOf(navigator.hardwareConcurrency, devices)?.toString();
+  try {
+    for (const devices of [1, 2, 1, 4]) {
+      prepareThreads(devices);
+      assert.equal(Deno.env.get(variable), expected(devices));
+    }
+  } finally {
+    if (before === undefined) Deno.env.delete(variable);
+    else Deno.env.set(variable, before);
+  }
 });
